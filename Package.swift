@@ -1,0 +1,95 @@
+// swift-tools-version: 6.0
+//
+// RankMySteps: targets in level order, lowest first. A target may depend only on targets above it in this file;
+// Tests/TidyTests/ImportTests compares every `import` with the dependencies declared here.
+import PackageDescription
+
+let settings: [SwiftSetting] = [
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+]
+
+func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+
+func program(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .executableTarget(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .testTarget(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+
+let package = Package(
+  name: "RankMySteps",
+  products: [
+    .library(name: "RankMySteps", targets: ["RankMySteps"]),
+    .executable(name: "rmsd", targets: ["rmsd"]),
+    .executable(name: "rmsctl", targets: ["rmsctl"]),
+    .executable(name: "rmsbench", targets: ["rmsbench"]),
+  ],
+  targets: [
+    // C libraries: a module map and one header each; CSimdJSON adds the C++ that Swift cannot call.
+    .systemLibrary(name: "CRdKafka"),
+    .target(
+      name: "CSimdJSON", cxxSettings: [.define("NDEBUG")], linkerSettings: [.linkedLibrary("simdjson")]),
+
+    // 0
+    module("Bytes"),
+    module("Posix"),
+    module("Telemetry", ["Posix"]),
+    // 1
+    module("StepModel", ["Bytes", "CSimdJSON"]),
+    module("Transport", ["Bytes", "Posix"]),
+    // 2
+    module("RankIndex", ["StepModel"]),
+    module("KafkaSource", ["CRdKafka", "Posix", "StepModel"]),
+    module("QueryProtocol", ["Bytes", "StepModel"]),
+    // 3
+    module("QueryServer", ["Bytes", "Posix", "QueryProtocol", "Telemetry", "Transport"]),
+    module("RankMySteps", ["Bytes", "Posix", "QueryProtocol", "StepModel", "Transport"]),
+    // 4
+    module("Cluster", ["QueryProtocol", "RankIndex", "StepModel"]),
+    // 5
+    module(
+      "Node",
+      [
+        "Bytes", "Cluster", "KafkaSource", "Posix", "QueryProtocol", "QueryServer", "RankIndex", "StepModel",
+        "Telemetry", "Transport",
+      ]),
+    // 6
+    program("rmsd", ["KafkaSource", "Node", "Posix", "RankMySteps", "StepModel", "Telemetry"]),
+    program("rmsctl", ["KafkaSource", "Posix", "QueryProtocol", "RankMySteps", "StepModel", "Telemetry"]),
+    program(
+      "rmsbench",
+      [
+        "Bytes", "CSimdJSON", "KafkaSource", "Node", "Posix", "QueryProtocol", "QueryServer", "RankIndex",
+        "RankMySteps", "StepModel", "Telemetry",
+      ]),
+
+    // Tests mirror Sources: <Module>Tests/<Type>Tests.swift
+    .target(
+      name: "TestSupport", dependencies: ["StepModel"], path: "Tests/TestSupport", swiftSettings: settings),
+    tests("BytesTests", ["Bytes", "TestSupport"]),
+    tests("PosixTests", ["Posix", "TestSupport"]),
+    tests("TelemetryTests", ["Telemetry", "TestSupport"]),
+    tests("StepModelTests", ["CSimdJSON", "StepModel", "TestSupport"]),
+    tests("TransportTests", ["Posix", "TestSupport", "Transport"]),
+    tests("RankIndexTests", ["RankIndex", "StepModel", "TestSupport"]),
+    tests("KafkaSourceTests", ["KafkaSource", "TestSupport"]),
+    tests("QueryProtocolTests", ["Bytes", "QueryProtocol", "StepModel", "TestSupport"]),
+    tests(
+      "QueryServerTests",
+      [
+        "Bytes", "Posix", "QueryProtocol", "QueryServer", "StepModel", "Telemetry", "TestSupport",
+        "Transport",
+      ]),
+    tests("RankMyStepsTests", ["Bytes", "QueryProtocol", "RankMySteps", "StepModel", "TestSupport"]),
+    tests("ClusterTests", ["Cluster", "QueryProtocol", "RankIndex", "StepModel", "TestSupport"]),
+    tests("NodeTests", ["KafkaSource", "Node", "QueryProtocol", "RankMySteps", "StepModel", "TestSupport"]),
+    tests("TidyTests", []),
+  ],
+  swiftLanguageModes: [.v6],
+  cxxLanguageStandard: .cxx17
+)

@@ -1,0 +1,1 @@
+// Bytes: see the files beside this one.

@@ -1,0 +1,2 @@
+// simdjson behind a C interface (Debian: libsimdjson-dev).
+#pragma once

@@ -1,0 +1,1 @@
+// Cluster: see the files beside this one.

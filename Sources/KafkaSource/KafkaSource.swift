@@ -1,0 +1,1 @@
+// KafkaSource: see the files beside this one.

@@ -1,0 +1,1 @@
+// Node: see the files beside this one.

@@ -1,0 +1,1 @@
+// QueryProtocol: see the files beside this one.

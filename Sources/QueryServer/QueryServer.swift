@@ -1,0 +1,1 @@
+// QueryServer: see the files beside this one.

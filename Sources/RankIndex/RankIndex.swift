@@ -1,0 +1,1 @@
+// RankIndex: see the files beside this one.

@@ -1,0 +1,1 @@
+// RankMySteps: see the files beside this one.

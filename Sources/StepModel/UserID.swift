@@ -1,0 +1,130 @@
+// User ids: 1 to 64 bytes of UTF-8 without control characters, ordered by their bytes.
+// `UserID` owns its text (queries, answers); `UserKey` is what travels on the hot path.
+
+/// A user id that owns its text.
+public struct UserID: Hashable, Comparable, Sendable {
+  /// Longest id, in bytes of UTF-8.
+  public static let bytesMax = 64
+
+  /// The id as it is written.
+  public let text: String
+
+  /// Takes an id; nil if it is empty, over 64 bytes, or holds a control character (U+0000–001F, U+007F–009F).
+  public init?(_ text: String) {
+    var text = text
+    text.makeContiguousUTF8()
+    let valid =
+      text.utf8.withContiguousStorageIfAvailable { UserID.isValid(UnsafeRawBufferPointer($0)) } ?? false
+    guard valid else { return nil }
+    self.text = text
+  }
+
+  /// Whether UTF-8 bytes make a user id. The bytes must be valid UTF-8 already.
+  ///
+  /// - Complexity: O(length).
+  public static func isValid(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    guard (1...bytesMax).contains(bytes.count) else { return false }
+    for i in 0..<bytes.count {
+      let byte = bytes[i]
+      if byte < 0x20 || byte == 0x7F { return false }
+      // U+0080–009F is C2 80–9F.
+      if byte == 0xC2, i + 1 < bytes.count, bytes[i + 1] < 0xA0 { return false }
+    }
+    return true
+  }
+
+  public static func < (a: UserID, b: UserID) -> Bool { a.text.utf8.lexicographicallyPrecedes(b.text.utf8) }
+
+  public static func == (a: UserID, b: UserID) -> Bool { a.text.utf8.elementsEqual(b.text.utf8) }
+
+  public func hash(into hasher: inout Hasher) {
+    for byte in text.utf8 { hasher.combine(byte) }
+  }
+
+  /// Lends the id as a key; the key is valid inside `body` only.
+  public func withKey<R>(_ body: (UserKey) -> R) -> R {
+    var text = text
+    return text.withUTF8 { body(UserKey(UnsafeRawBufferPointer($0))) }
+  }
+}
+
+/// A user id on the hot path: a canonical UUID as 16 bytes, any other id as borrowed bytes.
+///
+/// Canonical means 36 characters, lower case, dashes at 8, 13, 18 and 23. Any other spelling is another user.
+/// For two canonical UUIDs the order of (high, low) is the order of their texts.
+@frozen public struct UserKey: BitwiseCopyable {
+  /// Bytes 0 to 7 of a UUID, big-endian; 0 otherwise.
+  public var high: UInt64
+  /// Bytes 8 to 15 of a UUID, big-endian; 0 otherwise.
+  public var low: UInt64
+  /// The id's bytes if it is not a canonical UUID; nil if it is. Borrowed: whoever made the key owns them.
+  public var text: UnsafePointer<UInt8>?
+  /// Bytes of the id as text, 1...64; 36 for a UUID.
+  public var length: Int
+
+  @inlinable public init(high: UInt64, low: UInt64) {
+    self.high = high
+    self.low = low
+    text = nil
+    length = 36
+  }
+
+  /// - Parameter bytes: a valid user id (`UserID.isValid`); must outlive the key.
+  @inlinable public init(_ bytes: UnsafeRawBufferPointer) {
+    if let uuid = UserKey.canonicalUUID(bytes) {
+      self = uuid
+    } else {
+      high = 0
+      low = 0
+      text = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
+      length = bytes.count
+    }
+  }
+
+  /// The key of a canonical UUID; nil if the bytes are anything else.
+  @inlinable public static func canonicalUUID(_ bytes: UnsafeRawBufferPointer) -> UserKey? {
+    guard bytes.count == 36 else { return nil }
+    var high: UInt64 = 0
+    var low: UInt64 = 0
+    for i in 0..<36 {
+      let byte = bytes[i]
+      if i == 8 || i == 13 || i == 18 || i == 23 {
+        guard byte == 0x2D else { return nil }
+        continue
+      }
+      let digit: UInt8
+      if byte >= 0x30 && byte <= 0x39 {
+        digit = byte &- 0x30
+      } else if byte >= 0x61 && byte <= 0x66 {
+        digit = byte &- 0x57
+      } else {
+        return nil
+      }
+      if i < 18 { high = high << 4 | UInt64(digit) } else { low = low << 4 | UInt64(digit) }
+    }
+    return UserKey(high: high, low: low)
+  }
+
+  /// Writes the id as text.
+  ///
+  /// - Parameter out: room for at least `length` bytes.
+  /// - Returns: `length`.
+  @inlinable @discardableResult public func write(to out: UnsafeMutableRawPointer) -> Int {
+    if let text {
+      out.copyMemory(from: text, byteCount: length)
+      return length
+    }
+    var place = 0
+    for i in 0..<32 {
+      if i == 8 || i == 12 || i == 16 || i == 20 {
+        out.storeBytes(of: 0x2D, toByteOffset: place, as: UInt8.self)
+        place += 1
+      }
+      let digit = UInt8(
+        truncatingIfNeeded: (i < 16 ? high >> UInt64(60 - 4 * i) : low >> UInt64(124 - 4 * i)) & 15)
+      out.storeBytes(of: digit < 10 ? 0x30 + digit : 0x57 + digit, toByteOffset: place, as: UInt8.self)
+      place += 1
+    }
+    return 36
+  }
+}

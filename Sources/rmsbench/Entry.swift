@@ -1,0 +1,3 @@
+@main struct Entry {
+  static func main() {}
+}
