@@ -1,1 +1,0 @@
-// Node: see the files beside this one.
