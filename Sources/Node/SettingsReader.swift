@@ -40,6 +40,7 @@ public struct SettingsReader {
   ///   - environment: all variables of the process.
   ///   - assignments: `key=value` of each `--set`.
   ///   - connects: whether the node will connect to brokers, so that brokers and topic are needed.
+  /// - Returns: checked settings and where each value came from.
   /// - Throws: every problem found, not only the first.
   public static func read(
     file: (path: String, bytes: [UInt8])?, environment: [String: String], assignments: [String],
