@@ -1,1 +1,0 @@
-// Bytes: see the files beside this one.

@@ -1,1 +1,0 @@
-// QueryProtocol: see the files beside this one.
