@@ -120,10 +120,10 @@ struct ImportTests {
   }
 
   @Test("every import is declared")
-  func everyImportIsDeclared() throws { #expect(try Self.house().undeclared() == []) }
+  func everyImportIsDeclared() throws { expectNone(try Self.house().undeclared()) }
 
   @Test("arrows point down")
-  func arrowsPointDown() throws { #expect(try Self.house().upward() == []) }
+  func arrowsPointDown() throws { expectNone(try Self.house().upward()) }
 
   @Test("a faulty package is found out")
   func faultyPackage() throws {

@@ -164,3 +164,8 @@ private struct Blanker {
     }
   }
 }
+
+/// Fails the test with one line a problem.
+func expectNone(_ problems: [String], sourceLocation: SourceLocation = #_sourceLocation) {
+  #expect(problems.isEmpty, "\(problems.joined(separator: "\n"))", sourceLocation: sourceLocation)
+}
