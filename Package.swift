@@ -64,9 +64,14 @@ let package = Package(
     program(
       "rmsbench",
       [
-        "Bytes", "CSimdJSON", "KafkaSource", "Node", "Posix", "QueryProtocol", "QueryServer", "RankIndex",
+        "Bytes", "CSimdJSON", "FuzzBodies", "KafkaSource", "Node", "Posix", "QueryProtocol", "QueryServer",
+        "RankIndex",
         "RankMySteps", "StepModel", "Telemetry",
       ]),
+
+    // Bodies of differential tests and fuzzers: small in tests, by the million in rmsbench.
+    .target(
+      name: "FuzzBodies", dependencies: ["StepModel"], path: "Tests/Fuzz/Bodies", swiftSettings: settings),
 
     // Tests mirror Sources: <Module>Tests/<Type>Tests.swift
     .target(
@@ -74,7 +79,7 @@ let package = Package(
     tests("BytesTests", ["Bytes", "TestSupport"]),
     tests("PosixTests", ["Posix", "TestSupport"]),
     tests("TelemetryTests", ["Telemetry", "TestSupport"]),
-    tests("StepModelTests", ["CSimdJSON", "StepModel", "TestSupport"]),
+    tests("StepModelTests", ["CSimdJSON", "FuzzBodies", "StepModel", "TestSupport"]),
     tests("TransportTests", ["Posix", "TestSupport", "Transport"]),
     tests("RankIndexTests", ["RankIndex", "StepModel", "TestSupport"]),
     tests("KafkaSourceTests", ["KafkaSource", "TestSupport"]),

@@ -81,28 +81,62 @@ public struct UserID: Hashable, Comparable, Sendable {
     }
   }
 
+  /// A key of bytes that are a valid user id and no canonical UUID.
+  @inline(__always)
+  init(text bytes: UnsafeRawBufferPointer) {
+    high = 0
+    low = 0
+    text = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
+    length = bytes.count
+  }
+
   /// The key of a canonical UUID; nil if the bytes are anything else.
   @inlinable public static func canonicalUUID(_ bytes: UnsafeRawBufferPointer) -> UserKey? {
-    guard bytes.count == 36 else { return nil }
-    var high: UInt64 = 0
-    var low: UInt64 = 0
-    for i in 0..<36 {
-      let byte = bytes[i]
-      if i == 8 || i == 13 || i == 18 || i == 23 {
-        guard byte == 0x2D else { return nil }
-        continue
-      }
-      let digit: UInt8
-      if byte >= 0x30 && byte <= 0x39 {
-        digit = byte &- 0x30
-      } else if byte >= 0x61 && byte <= 0x66 {
-        digit = byte &- 0x57
-      } else {
-        return nil
-      }
-      if i < 18 { high = high << 4 | UInt64(digit) } else { low = low << 4 | UInt64(digit) }
+    guard bytes.count == 36, let base = bytes.baseAddress else { return nil }
+    return canonicalUUID(at: base)
+  }
+
+  /// The key of the canonical UUID in 36 bytes; nil if they are anything else.
+  @inlinable @inline(__always)
+  static func canonicalUUID(at base: UnsafeRawPointer) -> UserKey? {
+    // 8-4-4-4-12: four words of eight digits each, dashes between them.
+    let dashes =
+      UInt32(base.load(fromByteOffset: 8, as: UInt8.self)) | UInt32(
+        base.load(fromByteOffset: 13, as: UInt8.self)) << 8
+      | UInt32(base.load(fromByteOffset: 18, as: UInt8.self)) << 16
+      | UInt32(base.load(fromByteOffset: 23, as: UInt8.self)) << 24
+    func four(_ place: Int) -> UInt64 {
+      UInt64(UInt32(littleEndian: base.loadUnaligned(fromByteOffset: place, as: UInt32.self)))
     }
-    return UserKey(high: high, low: low)
+    let a = four(0) | four(4) << 32
+    let b = four(9) | four(14) << 32
+    let c = four(19) | four(24) << 32
+    let d = four(28) | four(32) << 32
+    guard dashes == 0x2D2D_2D2D, areHexDigits(a) & areHexDigits(b) & areHexDigits(c) & areHexDigits(d) != 0
+    else {
+      return nil
+    }
+    return UserKey(high: packed(a) << 32 | packed(b), low: packed(c) << 32 | packed(d))
+  }
+
+  /// All high bits set if eight bytes are digits or `a` to `f`; otherwise one of them is not.
+  @inlinable @inline(__always)
+  static func areHexDigits(_ bytes: UInt64) -> UInt64 {
+    let ones: UInt64 = 0x0101_0101_0101_0101
+    let digits = (bytes &+ ones &* 0x50) & ~(bytes &+ ones &* 0x46)
+    let letters = (bytes &+ ones &* 0x1F) & ~(bytes &+ ones &* 0x19)
+    let valid = (digits | letters) & ~bytes & (ones &* 0x80)
+    return valid == ones &* 0x80 ? 1 : 0
+  }
+
+  /// Eight hexadecimal digits as 32 bits, the first digit highest.
+  @inlinable @inline(__always)
+  static func packed(_ bytes: UInt64) -> UInt64 {
+    // Letters have bit 6: 0x61 & 15 is 1, and 9 more make it 10.
+    var value = (bytes & 0x0F0F_0F0F_0F0F_0F0F) &+ ((bytes >> 6) & 0x0101_0101_0101_0101) &* 9
+    value = (value << 4 | value >> 8) & 0x00FF_00FF_00FF_00FF
+    value = (value | value >> 8) & 0x0000_FFFF_0000_FFFF
+    return UInt64(UInt32(truncatingIfNeeded: value | value >> 16).byteSwapped)
   }
 
   /// Writes the id as text.

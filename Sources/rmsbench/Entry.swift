@@ -1,3 +1,24 @@
+// rmsbench: a benchmark a verb. Each verb's file holds its usage, its arguments and its run.
+
+import Glibc
+
+/// A row a verb.
+private let verbs: [(name: String, help: String, run: ([String]) -> Void)] = [
+  ("decode", "JSON records to step events, beside simdjson On-Demand", decodeBench)
+]
+
 @main struct Entry {
-  static func main() {}
+  static func main() {
+    let arguments = CommandLine.arguments.dropFirst()
+    if let verb = verbs.first(where: { $0.name == arguments.first }) {
+      verb.run(Array(arguments.dropFirst()))
+      return
+    }
+    print("usage: rmsbench VERB [--help | options]\n")
+    for verb in verbs {
+      print("  \(verb.name)\(String(repeating: " ", count: max(1, 10 - verb.name.utf8.count)))\(verb.help)")
+    }
+    let asked = arguments.first
+    exit(asked == nil || asked == "--help" || asked == "help" ? 0 : 2)
+  }
 }
