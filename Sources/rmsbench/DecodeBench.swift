@@ -28,7 +28,7 @@ private struct DecodeOptions {
   /// Prints what is wrong and exits with 2 if the arguments make no sense.
   init(_ arguments: [String]) {
     func fail(_ text: String) -> Never {
-      fputs("rmsbench decode: \(text)\n\(usage)\n", stderr)
+      complain("rmsbench decode: \(text)\n\(usage)\n")
       exit(2)
     }
     if arguments.contains("--help") {
@@ -86,8 +86,9 @@ func decodeBench(arguments: [String]) {
   }
 }
 
-private let noEvent = StepEvent(
-  user: UserKey(high: 0, low: 0), offset: 0, timeOfDay: 0, steps: 0, day: Day(number: 0))
+private var noEvent: StepEvent {
+  StepEvent(user: UserKey(high: 0, low: 0), offset: 0, timeOfDay: 0, steps: 0, day: Day(number: 0))
+}
 
 // MARK: Differential
 
@@ -126,7 +127,7 @@ private func differential(_ options: DecodeOptions, count: Int) {
 
 private func judge(_ options: DecodeOptions, file: String) {
   guard let input = fopen(file, "r") else {
-    fputs("rmsbench decode: cannot read \(file): \(String(cString: strerror(errno)))\n", stderr)
+    complain("rmsbench decode: cannot read \(file): \(String(cString: strerror(errno)))\n")
     exit(1)
   }
   defer { fclose(input) }
@@ -138,7 +139,7 @@ private func judge(_ options: DecodeOptions, file: String) {
   while getline(&line, &capacity, input) > 0, let line {
     let parts = String(cString: line).split(whereSeparator: { $0 == " " || $0 == "\n" })
     guard parts.count == 2, let payload = bytes(hex: parts[0]), let clock = Int64(parts[1]) else {
-      fputs("rmsbench decode: \(file), line \(offset + 1): not `HEX CLOCK`\n", stderr)
+      complain("rmsbench decode: \(file), line \(offset + 1): not `HEX CLOCK`\n")
       exit(1)
     }
     payload.withUnsafeBytes { payload in
@@ -295,7 +296,7 @@ private func pass(_ decoder: inout StepDecoder, _ records: Records, judged: Bool
 
 private func times(_ options: DecodeOptions) {
   guard let peer = rms_ondemand_create() else {
-    fputs("rmsbench decode: On-Demand's AVX2 kernel does not run on this processor\n", stderr)
+    complain("rmsbench decode: On-Demand's AVX2 kernel does not run on this processor\n")
     exit(1)
   }
   defer { rms_ondemand_destroy(peer) }

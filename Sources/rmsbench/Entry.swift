@@ -3,9 +3,17 @@
 import Glibc
 
 /// A row a verb.
-private let verbs: [(name: String, help: String, run: ([String]) -> Void)] = [
+private let verbs: [(name: String, help: String, run: @Sendable ([String]) -> Void)] = [
   ("decode", "JSON records to step events, beside simdjson On-Demand", decodeBench)
 ]
+
+/// Writes a text to standard error.
+///
+/// - Parameter text: what to say, with its newline.
+func complain(_ text: String) {
+  var text = text
+  text.withUTF8 { _ = write(2, $0.baseAddress, $0.count) }
+}
 
 @main struct Entry {
   static func main() {

@@ -6,7 +6,7 @@ import Testing
 
 @Suite struct DecoderDifferentialTests {
   /// Records a seed: small by default, millions in all when RMS_TEST_LONG asks for it.
-  static let count = getenv("RMS_TEST_LONG") == nil ? 8_000 : 250_000
+  static let count = getenv("RMS_TEST_LONG") == nil ? 20_000 : 250_000
 
   @Test("scanner and judge give the same event or the same reason", arguments: Seed.some(12))
   func roads(seed: Seed) throws {
@@ -17,7 +17,7 @@ import Testing
     #expect(run.difference == nil, "day.zone \(zone)")
     // The run is worth nothing if one road takes all, or a reason never comes up.
     #expect(run.scanned > Self.count / 10 && run.scanned < Self.count * 9 / 10)
-    #expect(run.accepted > Self.count / 50)
+    #expect(run.accepted > Self.count / 20)
     for reason in RejectReason.allCases where reason != .overflow {
       #expect(run.rejected[Int(reason.rawValue)] > 0, "no record is \(reason.name)")
     }

@@ -67,6 +67,10 @@ public struct RecordSource: Sendable {
   mutating func time() -> String {
     func two(_ value: Int) -> String { value < 10 ? "0\(value)" : "\(value)" }
     switch random.below(12) {
+    case 2...7:
+      let clock = "\(two(random.below(24))):\(two(random.below(60))):\(two(random.below(60)))"
+      let offset = random.one(of: ["", "", "Z", "+01:00", ".25", ".000000001-0530"])
+      return "\"2026-11-\(two(16 + random.below(9)))\(random.one(of: [" ", "T"]))\(clock)\(offset)\""
     case 0: return "\(1_795_500_000 + random.below(200_000))"
     case 1: return "\(1_795_500_000_000 + random.below(200_000_000))"
     default:
