@@ -5,7 +5,7 @@
 // refuses a processor without it.
 #if defined(__x86_64__)
 #define SIMDJSON_BUILTIN_IMPLEMENTATION haswell
-#define RMS_KERNEL __attribute__((target("avx2,bmi,pclmul,lzcnt,popcnt")))
+#define RMS_KERNEL __attribute__((target("avx2,bmi,bmi2,pclmul,lzcnt,popcnt")))
 #else
 #define RMS_KERNEL
 #endif
@@ -19,13 +19,16 @@
 
 namespace ondemand = simdjson::ondemand;
 
+// Constructor and destructor are written out, since the compiler would make its own for the target of the build.
 struct rms_ondemand {
   ondemand::parser parser;
+  RMS_KERNEL rms_ondemand() : parser() {}
+  RMS_KERNEL ~rms_ondemand() {}
 };
 
 RMS_KERNEL rms_ondemand *rms_ondemand_create(void) {
 #if defined(__x86_64__)
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("bmi")) return nullptr;
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("bmi2")) return nullptr;
 #endif
   auto *peer = new (std::nothrow) rms_ondemand;
   if (peer && peer->parser.allocate(4096) != simdjson::SUCCESS) {
@@ -35,7 +38,7 @@ RMS_KERNEL rms_ondemand *rms_ondemand_create(void) {
   return peer;
 }
 
-void rms_ondemand_destroy(rms_ondemand *peer) { delete peer; }
+RMS_KERNEL void rms_ondemand_destroy(rms_ondemand *peer) { delete peer; }
 
 const char *rms_ondemand_kernel(void) {
 #if defined(__x86_64__)
