@@ -24,9 +24,9 @@ private func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8
     let files = Files()
     let path = folder.path + "/a"
     let file = try files.open(path, .create)
-    try Array("hello world".utf8).withUnsafeBytes { bytes throws(SystemError) in try file.write(bytes, at: 0)
+    try Array("hello world".utf8).withUnsafeBytes { bytes in try file.write(bytes, at: 0)
     }
-    try Array("W".utf8).withUnsafeBytes { bytes throws(SystemError) in try file.write(bytes, at: 6) }
+    try Array("W".utf8).withUnsafeBytes { bytes in try file.write(bytes, at: 6) }
     try file.sync()
     try files.syncFolder(folder.path)
     #expect(try file.bytesCount() == 11)
@@ -44,7 +44,7 @@ private func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8
     let path = folder.path + "/log"
     for word in ["one ", "two"] {
       let file = try Files().open(path, .append)
-      try Array(word.utf8).withUnsafeBytes { bytes throws(SystemError) in try file.append(bytes) }
+      try Array(word.utf8).withUnsafeBytes { bytes in try file.append(bytes) }
     }
     #expect(text(try Files().read(whole: path)) == "one two")
   }
@@ -69,7 +69,7 @@ private func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8
     let files = Files()
     for name in ["new", "old"] {
       let file = try files.open(folder.path + "/" + name, .create)
-      try Array(name.utf8).withUnsafeBytes { bytes throws(SystemError) in try file.write(bytes, at: 0) }
+      try Array(name.utf8).withUnsafeBytes { bytes in try file.write(bytes, at: 0) }
     }
     try files.rename(folder.path + "/new", to: folder.path + "/old")
     #expect(text(try files.read(whole: folder.path + "/old")) == "new")
@@ -99,7 +99,7 @@ private func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8
     var written = 0
     #expect(throws: SystemError(call: "pwrite", errno: .noSpace, subject: path)) {
       for _ in 0..<3 {
-        try [7].withUnsafeBytes { bytes throws(SystemError) in try file.append(bytes) }
+        try [7].withUnsafeBytes { bytes in try file.append(bytes) }
         written += 1
       }
     }

@@ -11,7 +11,7 @@ private func pair() throws -> (Int32, Int32) {
 }
 
 private func send(_ descriptor: Int32, _ count: Int = 1) throws {
-  try [UInt8](repeating: 1, count: count).withUnsafeBytes { bytes throws(SystemError) in
+  try [UInt8](repeating: 1, count: count).withUnsafeBytes { bytes in
     _ = try Socket.send(descriptor, bytes)
   }
 }
