@@ -52,7 +52,14 @@ public final class Histogram: Sendable {
   public func record(nanoseconds: UInt64, times: UInt64 = 1) {
     cells.buckets[Histogram.bucket(nanoseconds)].add(times, ordering: .relaxed)
     sum.add(nanoseconds &* times, ordering: .relaxed)
-    if nanoseconds > largest.load(ordering: .relaxed) { largest.max(nanoseconds, ordering: .relaxed) }
+    // Not `Atomic.max`: Swift 6.0.3 compares unsigned integers as signed ones there.
+    var seen = largest.load(ordering: .relaxed)
+    while nanoseconds > seen {
+      let (exchanged, original) = largest.weakCompareExchange(
+        expected: seen, desired: nanoseconds, ordering: .relaxed)
+      if exchanged { break }
+      seen = original
+    }
   }
 
   /// Records a duration; a negative one counts as 0.
