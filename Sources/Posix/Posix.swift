@@ -1,0 +1,1 @@
+// Posix: see the files beside this one.

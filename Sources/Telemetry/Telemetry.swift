@@ -1,0 +1,1 @@
+// Telemetry: see the files beside this one.

@@ -1,0 +1,1 @@
+// Transport: see the files beside this one.
