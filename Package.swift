@@ -31,6 +31,7 @@ let package = Package(
   ],
   targets: [
     // C libraries: a module map and one header each; CSimdJSON adds the C++ that Swift cannot call.
+    .systemLibrary(name: "CPrefetch"),
     .systemLibrary(name: "CRdKafka"),
     .target(
       name: "CSimdJSON", cxxSettings: [.define("NDEBUG")], linkerSettings: [.linkedLibrary("simdjson")]),
@@ -43,7 +44,7 @@ let package = Package(
     module("StepModel", ["Bytes", "CSimdJSON"]),
     module("Transport", ["Bytes", "Posix"]),
     // 2
-    module("RankIndex", ["StepModel"]),
+    module("RankIndex", ["CPrefetch", "StepModel"]),
     module("KafkaSource", ["CRdKafka", "Posix", "StepModel"]),
     module("QueryProtocol", ["Bytes", "StepModel"]),
     // 3

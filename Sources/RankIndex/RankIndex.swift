@@ -1,1 +1,0 @@
-// RankIndex: see the files beside this one.
