@@ -1,0 +1,207 @@
+// The consumer of one topic: one thread polls, everything that happened comes back as values. It reads what is
+// committed, from where it is told to, checks every batch's checksum, and hands nothing out twice.
+import CRdKafka
+import Glibc
+
+/// Reads one topic as a member of a group. One thread at a time calls it; only `wake()` may come from another.
+///
+/// Duties of its driver, in order: poll until `close`; act on events in the order given; apply a batch before
+/// taking the `endOfPartition` after it as the watermark; never end the process for a `sourceError` or a
+/// `partitionError` on its own account; on `fatal` end it.
+public final class Consumer: @unchecked Sendable {
+  private let settings: ConsumerSettings
+  private let context: ConsumerContext
+  private let client: Client
+  private let queue: Queue
+  private let answers: Queue
+  private var watch = TopicWatch()
+  private var sorter: RecordSorter
+  private var isClosing = false
+
+  /// Starts a client; joins the group only once the topic is known and not refused. No broker need be up.
+  ///
+  /// - Parameter settings: what to read and how.
+  /// - Throws: `setting`.
+  public init(_ settings: ConsumerSettings) throws(KafkaError) {
+    self.settings = settings
+    context = ConsumerContext(
+      state: ConsumerState(
+        topic: settings.topic, topicID: settings.topicID, addsIncrements: settings.addsIncrements),
+      startOffset: settings.startOffset)
+    let configuration = try settings.configuration()
+    ConsumerCallbacks.install(configuration)
+    client = try configuration.client(RD_KAFKA_CONSUMER, context: context)
+    rd_kafka_set_log_queue(client.raw, nil)
+    rd_kafka_poll_set_consumer(client.raw)
+    queue = Queue(rd_kafka_queue_get_consumer(client.raw))
+    answers = Queue(rd_kafka_queue_new(client.raw))
+    sorter = RecordSorter(capacity: settings.batchCountMax)
+  }
+
+  /// Takes what is there; waits for the first thing if nothing is.
+  ///
+  /// - Parameters:
+  ///   - timeoutMs: longest wait, in milliseconds; at most 500, so that questions to the brokers go out in time.
+  ///   - events: what happened is appended.
+  /// - Complexity: O(records), one allocation per partition with records, none per record.
+  public func poll(timeoutMs: Int32, into events: inout [ConsumerEvent]) {
+    ask()
+    let count = fetch(min(timeoutMs, 500))
+    listen()
+    let batches = sorter.sort(count, context, client)
+    context.state.callEnded(into: &context.actions)
+    // What callbacks noted comes first (assignments before their records), what records brought last.
+    act(into: &events, between: batches)
+  }
+
+  /// Ends a waiting `poll` early. Any thread.
+  public func wake() { rd_kafka_queue_yield(queue.raw) }
+
+  /// Stops reading a partition of ours; what librdkafka holds of it is dropped and fetched again later.
+  ///
+  /// - Parameter partition: which; others than ours are ignored.
+  public func pause(_ partition: Int32) { change { $0.pause(partition, into: &$1) } }
+
+  /// Reads a paused or stopped partition again: also the way to accept a gap, by an offset after it.
+  ///
+  /// - Parameters:
+  ///   - partition: which; others than ours are ignored.
+  ///   - offset: where to go on; where it stood if nil.
+  public func resume(_ partition: Int32, at offset: Int64? = nil) {
+    change { $0.resume(partition, at: offset, into: &$1) }
+  }
+
+  /// State, place and lag of the partitions that are ours, ascending.
+  public var status: [PartitionStatus] { context.state.status }
+
+  /// The topic as last described; nil until it was found.
+  public var topic: TopicFacts? { context.state.facts }
+
+  /// What is wrong with the source as a whole; nil if nothing is.
+  public var sourceError: KafkaError? { context.state.sourceError }
+
+  /// Leaves the group and stops. Records still in librdkafka are dropped.
+  ///
+  /// - Parameters:
+  ///   - timeoutMs: longest wait for the group, in milliseconds.
+  ///   - events: the last revocations are appended.
+  /// - Returns: whether the group was left in time.
+  @discardableResult
+  public func close(timeoutMs: Int32 = 5_000, into events: inout [ConsumerEvent]) -> Bool {
+    guard !isClosing else { return rd_kafka_consumer_closed(client.raw) != 0 }
+    isClosing = true
+    _ = KafkaFailure.take(rd_kafka_consumer_close_queue(client.raw, queue.raw))
+    let end = monotonicNs() + UInt64(max(0, timeoutMs)) * 1_000_000
+    while rd_kafka_consumer_closed(client.raw) == 0, monotonicNs() < end {
+      let count = rd_kafka_consume_batch_queue(queue.raw, 10, sorter.messages, sorter.capacity)
+      if count > 0 { sorter.discard(count) }
+    }
+    context.state.revoked(context.state.owned, lost: false, into: &context.actions)
+    context.state.callEnded(into: &context.actions)
+    act(into: &events, between: [])
+    return rd_kafka_consumer_closed(client.raw) != 0
+  }
+
+  // MARK: - One poll
+
+  /// The batch call waits until its array is full, so it only ever takes what is there; the wait is for one record.
+  private func fetch(_ timeoutMs: Int32) -> Int {
+    let there = rd_kafka_consume_batch_queue(queue.raw, 0, sorter.messages, sorter.capacity)
+    if there > 0 || timeoutMs <= 0 || !context.actions.isEmpty { return max(0, there) }
+    guard let first = rd_kafka_consume_queue(queue.raw, timeoutMs) else { return 0 }
+    sorter.messages[0] = first
+    guard sorter.capacity > 1 else { return 1 }
+    return 1 + max(0, rd_kafka_consume_batch_queue(queue.raw, 0, sorter.messages + 1, sorter.capacity - 1))
+  }
+
+  private func ask() {
+    let questions = watch.due(nowNs: monotonicNs(), hasPartitions: !context.state.owned.isEmpty)
+    for question in questions { send(question) }
+  }
+
+  private func send(_ question: TopicWatch.Question) {
+    let timeoutMs = TopicWatch.requestTimeoutMs
+    switch question {
+    case .topic:
+      // Until the topic is known there is nothing to poll for, so the look may wait a little; brokers without a
+      // controller (the mock cluster) never tell an id and are looked at this way again and again.
+      if topic?.id == nil, let reply = AdminRequests.look(client, settings.topic, timeoutMs: 500) {
+        take(reply)
+      } else {
+        AdminRequests.describeTopic(client, settings.topic, answers, timeoutMs: timeoutMs)
+      }
+    case .configuration:
+      AdminRequests.describeConfiguration(client, settings.topic, answers, timeoutMs: timeoutMs)
+    case .offsets(let end):
+      AdminRequests.listOffsets(
+        client, settings.topic, context.state.owned, end, answers, timeoutMs: timeoutMs)
+    }
+  }
+
+  private func listen() {
+    while let reply = AdminRequests.reply(answers, settings.topic, timeoutMs: 0) { take(reply) }
+  }
+
+  private func take(_ reply: AdminReply) {
+    switch watch.received(reply, nowNs: monotonicNs()) {
+    case .ask(let question): send(question)
+    case .topic(let facts): context.state.described(facts, into: &context.actions)
+    case .failed(let error): context.state.fail(error, into: &context.actions)
+    case .ranges(let ranges):
+      for (partition, range) in ranges { context.state.heard(partition, range, into: &context.actions) }
+    case .nothing: break
+    }
+  }
+
+  private func change(_ body: (inout ConsumerState, inout [ConsumerState.Action]) -> Void) {
+    body(&context.state, &context.actions)
+    var kept: [ConsumerState.Action] = []
+    for action in context.actions { if !perform(action) { kept.append(action) } }
+    context.actions = kept
+  }
+
+  /// Obeys the state's actions and tells its events, with the records between those of the callbacks and the rest.
+  private func act(into events: inout [ConsumerEvent], between batches: [ConsumerEvent]) {
+    let actions = context.actions
+    context.actions.removeAll(keepingCapacity: true)
+    let early = sorter.actionsBefore
+    for action in actions[..<early] { obey(action, into: &events) }
+    events += batches
+    for action in actions[early...] { obey(action, into: &events) }
+    sorter.actionsBefore = 0
+  }
+
+  private func obey(_ action: ConsumerState.Action, into events: inout [ConsumerEvent]) {
+    if case .tell(let event) = action { events.append(event) } else { _ = perform(action) }
+  }
+
+  /// - Returns: false if the action is for the caller.
+  private func perform(_ action: ConsumerState.Action) -> Bool {
+    switch action {
+    case .tell: return false
+    case .subscribe:
+      let list = PartitionList(topic: settings.topic, [(RD_KAFKA_PARTITION_UA, 0)])
+      let error = rd_kafka_subscribe(client.raw, list.raw)
+      if error != RD_KAFKA_RESP_ERR_NO_ERROR {
+        context.state.fail(.failed(KafkaFailure(error)), into: &context.actions)
+      }
+    case .pause(let partition):
+      let list = PartitionList(topic: settings.topic, [(partition, 0)])
+      rd_kafka_pause_partitions(client.raw, list.raw)
+    case .resume(let partition, let offset):
+      // The place is ours to say: librdkafka's own idea of it has been wrong after errors and ends of partitions.
+      let list = PartitionList(topic: settings.topic, [(partition, offset)])
+      rd_kafka_resume_partitions(client.raw, list.raw)
+      _ = KafkaFailure.take(rd_kafka_seek_partitions(client.raw, list.raw, 0))
+    case .askOffsets: watch.hurryOffsets()
+    }
+    return true
+  }
+}
+
+/// Monotonic time in nanoseconds.
+func monotonicNs() -> UInt64 {
+  var time = timespec()
+  clock_gettime(CLOCK_MONOTONIC, &time)
+  return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+}

@@ -1,0 +1,121 @@
+// What a consumer is told, and which of librdkafka's own properties may not be changed because correctness needs them.
+import CRdKafka
+
+/// Everything a consumer needs to start.
+public struct ConsumerSettings: Sendable {
+  /// `host:port,…`.
+  public var bootstrapServers: String
+  /// The one topic that is read.
+  public var topic: String
+  /// The consumer group; membership only, its offsets are never read.
+  public var groupID: String
+  /// Sent with each request; carries the node's advertised address.
+  public var clientID: String
+  /// librdkafka properties by name, without the `kafka.` prefix, in the order given.
+  public var properties: [(key: String, value: String)]
+  /// Id of the topic the caller's state was made from; nil if there is no state yet.
+  public var topicID: TopicID?
+  /// Whether a record adds to a total: compacted topics are then refused.
+  public var addsIncrements: Bool
+  /// Most records taken from librdkafka at a time, all partitions together.
+  public var batchCountMax: Int
+  /// First offset wanted of a partition that is assigned; called inside `poll`, on its thread.
+  public var startOffset: @Sendable (_ partition: Int32) -> Int64
+
+  /// - Parameters:
+  ///   - bootstrapServers: `host:port,…`.
+  ///   - topic: the topic.
+  ///   - groupID: the consumer group.
+  ///   - clientID: name in requests and broker logs.
+  ///   - properties: librdkafka properties, without the `kafka.` prefix.
+  ///   - topicID: id the caller's state was made from.
+  ///   - addsIncrements: whether compacted topics are refused.
+  ///   - batchCountMax: most records a poll takes, 1...100,000.
+  ///   - startOffset: first offset wanted of a partition.
+  public init(
+    bootstrapServers: String, topic: String, groupID: String, clientID: String = "rankmysteps",
+    properties: [(key: String, value: String)] = [], topicID: TopicID? = nil, addsIncrements: Bool = true,
+    batchCountMax: Int = 10_000, startOffset: @escaping @Sendable (_ partition: Int32) -> Int64 = { _ in 0 }
+  ) {
+    self.bootstrapServers = bootstrapServers
+    self.topic = topic
+    self.groupID = groupID
+    self.clientID = clientID
+    self.properties = properties
+    self.topicID = topicID
+    self.addsIncrements = addsIncrements
+    self.batchCountMax = batchCountMax
+    self.startOffset = startOffset
+  }
+
+  /// Checks everything that can be checked without a broker, the properties by librdkafka itself.
+  ///
+  /// - Throws: `setting` with the key and a sentence.
+  public func validate() throws(KafkaError) { _ = try configuration() }
+
+  /// A table row a property that may not be changed: what it is fixed to, and why.
+  static let fixed: [(key: String, value: String, why: String)] = [
+    ("enable.auto.commit", "false", "offsets are committed only after the records are in the log"),
+    ("auto.commit.enable", "false", "offsets are committed only after the records are in the log"),
+    ("enable.auto.offset.store", "false", "offsets are committed only after the records are in the log"),
+    (
+      "auto.offset.reset", "error",
+      "a start position comes from the shard's own state; a jump would lose records"
+    ),
+    ("isolation.level", "read_committed", "records of aborted transactions must not be counted"),
+    ("check.crcs", "true", "a damaged record batch must not be counted"),
+    ("enable.partition.eof", "true", "the end of a partition decides when a shard has caught up"),
+    (
+      "partition.assignment.strategy", "cooperative-sticky",
+      "shards that stay must not be stopped by a rebalance"
+    ),
+    ("group.protocol", "classic", "the new protocol refuses a start position chosen by the client"),
+    (
+      "allow.auto.create.topics", "false",
+      "reading must not create a topic with the broker's default partitions"
+    ),
+  ]
+
+  /// What is fast for small records; any of it may be changed.
+  static let tuned: [(key: String, value: String)] = [
+    ("queued.min.messages", "500000"),
+    ("queued.max.messages.kbytes", "65536"),
+    ("fetch.message.max.bytes", "4194304"),
+    ("fetch.max.bytes", "67108864"),
+    ("fetch.wait.max.ms", "20"),
+    ("fetch.queue.backoff.ms", "5"),
+    ("fetch.error.backoff.ms", "100"),
+    ("topic.metadata.refresh.interval.ms", "10000"),
+    ("socket.nagle.disable", "true"),
+    ("reconnect.backoff.max.ms", "2000"),
+  ]
+
+  func configuration() throws(KafkaError) -> Configuration {
+    guard !bootstrapServers.isEmpty else {
+      throw .setting(key: "bootstrap.servers", reason: "is empty; give host:port[,host:port…]")
+    }
+    guard (1...249).contains(topic.utf8.count) else {
+      throw .setting(key: "topic", reason: "is empty or longer than 249 bytes")
+    }
+    guard !groupID.isEmpty else { throw .setting(key: "group.id", reason: "is empty") }
+    guard (1...100_000).contains(batchCountMax) else {
+      throw .setting(key: "batch", reason: "takes 1 to 100000 records, not \(batchCountMax)")
+    }
+    let configuration = Configuration()
+    for (key, value) in ConsumerSettings.tuned { try configuration.set(key, value) }
+    try configuration.set("bootstrap.servers", bootstrapServers)
+    try configuration.set("group.id", groupID)
+    try configuration.set("client.id", clientID)
+    for (key, value) in properties {
+      if let row = ConsumerSettings.fixed.first(where: { $0.key == key }) {
+        guard value == row.value else {
+          throw .setting(key: key, reason: "is fixed to \(row.value): \(row.why); remove the line")
+        }
+      }
+      try configuration.set(key, value)
+    }
+    for row in ConsumerSettings.fixed { try configuration.set(row.key, row.value) }
+    try configuration.set("log.queue", "true")
+    return configuration
+  }
+}

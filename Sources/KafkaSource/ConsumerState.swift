@@ -1,0 +1,402 @@
+// The consumer's memory as a value: which partitions are ours, what comes next in each, what stands still and why.
+// No librdkafka in here: happenings in, actions out, so that every sequence of them can be written down as a test.
+
+/// The state of one consumer.
+struct ConsumerState: Equatable {
+  /// A partition's phase. `closed` is where all begin and end.
+  enum Phase: Equatable {
+    /// Ours and read. Next: paused, stopped, revoking.
+    case assigned
+    /// Ours, not read until resumed. Next: assigned, stopped, revoking.
+    case paused
+    /// Ours, not read until the cause is gone or someone decides. Next: assigned (cleared), revoking.
+    case stopped(KafkaError)
+    /// An offset is refused by the broker; the next answer about begin and end says why. Next: assigned, stopped.
+    case outOfRange
+    /// Taken away during the running call, whose records of it are dropped. Next: closed, rewinding.
+    case revoking
+    /// Taken away and given back during one call: its records cannot be told apart, all are dropped and read again
+    /// from `start`. Next: assigned.
+    case rewinding(start: Int64)
+    /// Not ours. Next: assigned.
+    case closed
+
+    /// The word for status output.
+    var name: String {
+      switch self {
+      case .assigned: "assigned"
+      case .paused: "paused"
+      case .stopped, .outOfRange: "stopped"
+      case .revoking, .rewinding: "revoking"
+      case .closed: "closed"
+      }
+    }
+  }
+
+  /// What the driver owes after a happening, in order.
+  enum Action: Equatable {
+    /// Hand this to the caller.
+    case tell(ConsumerEvent)
+    /// Join the group.
+    case subscribe
+    /// Stop fetching the partition.
+    case pause(Int32)
+    /// Fetch the partition from this offset on.
+    case resume(Int32, at: Int64)
+    /// Ask for begin and end of all partitions now.
+    case askOffsets
+  }
+
+  struct Partition: Equatable {
+    var phase = Phase.closed
+    /// Number of the assignment; rises with each.
+    var generation: UInt64 = 0
+    var range: OffsetRange?
+    var dropped: UInt64 = 0
+    /// Next offset expected while `floors` holds the closed mark.
+    var offsetNext: Int64 = 0
+  }
+
+  /// Most partitions a topic may have here; a number beyond it is a broken answer.
+  static let partitionsMax: Int32 = 100_000
+  /// Floor of a partition none of whose records is wanted.
+  static let closedFloor = Int64.max
+
+  /// Name of the topic.
+  let topic: String
+  /// Whether a record adds to a total, so that compaction must be refused.
+  let addsIncrements: Bool
+  /// Id the shards' state belongs to; set by the first answer if the caller had none.
+  private(set) var topicID: TopicID?
+  private(set) var facts: TopicFacts?
+  private(set) var partitions: [Partition] = []
+  /// By partition, the least offset still wanted: the one comparison a record costs.
+  var floors: [Int64] = []
+  private(set) var isSubscribed = false
+  private(set) var sourceError: KafkaError?
+  private(set) var generation: UInt64 = 0
+
+  /// - Parameters:
+  ///   - topic: name of the topic.
+  ///   - topicID: id the caller's state was made from; nil if it has none.
+  ///   - addsIncrements: whether a record adds to a total.
+  init(topic: String, topicID: TopicID?, addsIncrements: Bool) {
+    self.topic = topic
+    self.topicID = topicID
+    self.addsIncrements = addsIncrements
+  }
+
+  // MARK: - The topic
+
+  /// The brokers described the topic.
+  ///
+  /// - Parameters:
+  ///   - new: its facts.
+  ///   - out: actions are appended.
+  mutating func described(_ new: TopicFacts, into out: inout [Action]) {
+    if let refusal = new.refusal(expected: topicID, addsIncrements: addsIncrements) {
+      fail(refusal, into: &out)
+      stopAll(refusal, into: &out)
+      return
+    }
+    cleared(into: &out)
+    let old = facts
+    guard old != new else { return }
+    facts = new
+    if let id = new.id { topicID = id }
+    out.append(.tell(.topic(new)))
+    if let old, new.partitions > old.partitions {
+      out.append(.tell(.partitionsGrew(from: old.partitions, to: new.partitions)))
+    }
+    if !isSubscribed {
+      isSubscribed = true
+      out.append(.subscribe)
+    }
+  }
+
+  /// The topic could not be described, or the brokers are away: kept until cleared, told once.
+  ///
+  /// - Parameters:
+  ///   - error: why.
+  ///   - out: actions are appended.
+  mutating func fail(_ error: KafkaError, into out: inout [Action]) {
+    guard !isRecreated, sourceError != error, !isRefused || ConsumerState.isRefusal(error) else { return }
+    sourceError = error
+    out.append(.tell(.sourceError(error)))
+  }
+
+  /// A broker answered usefully: whatever was wrong with all of them is over.
+  mutating func cleared(into out: inout [Action]) {
+    guard !isRecreated, let error = sourceError else { return }
+    sourceError = nil
+    out.append(.tell(.sourceCleared))
+    for index in partitions.indices where partitions[index].phase == .stopped(error) {
+      clear(Int32(index), into: &out)
+    }
+  }
+
+  /// Whether the topic is another one now; only a new consumer ends that.
+  var isRecreated: Bool {
+    if case .topicRecreated = sourceError { true } else { false }
+  }
+
+  private var isRefused: Bool { sourceError.map(ConsumerState.isRefusal) ?? false }
+
+  private static func isRefusal(_ error: KafkaError) -> Bool {
+    switch error {
+    case .topicRecreated, .compacted: true
+    case .setting, .unknownTopic, .failed, .gap, .truncated, .corrupt, .fatal: false
+    }
+  }
+
+  private mutating func stopAll(_ error: KafkaError, into out: inout [Action]) {
+    for index in partitions.indices {
+      switch partitions[index].phase {
+      case .assigned, .paused, .outOfRange: stop(Int32(index), error, into: &out)
+      case .stopped, .revoking, .rewinding, .closed: continue
+      }
+    }
+  }
+
+  // MARK: - Assignments
+
+  /// Partitions were assigned.
+  ///
+  /// - Parameters:
+  ///   - starts: partition and first offset wanted of each.
+  ///   - out: actions are appended.
+  mutating func assigned(_ starts: [(partition: Int32, offset: Int64)], into out: inout [Action]) {
+    generation += 1
+    var given: [Int32] = []
+    for (partition, offset) in starts {
+      precondition(
+        partition >= 0 && partition < ConsumerState.partitionsMax && offset >= 0,
+        "assigned partition \(partition) at \(offset)")
+      grow(to: Int(partition) + 1)
+      let index = Int(partition)
+      switch partitions[index].phase {
+      case .revoking, .rewinding: partitions[index].phase = .rewinding(start: offset)
+      case .closed, .assigned, .paused, .stopped, .outOfRange:
+        partitions[index].phase = .assigned
+        floors[index] = offset
+      }
+      partitions[index].generation = generation
+      partitions[index].offsetNext = offset
+      partitions[index].range = nil
+      given.append(partition)
+    }
+    guard !given.isEmpty else { return }
+    out.append(.tell(.assigned(given)))
+    if isRefused, let error = sourceError { stopAll(error, into: &out) }
+    out.append(.askOffsets)
+  }
+
+  /// Partitions were taken away.
+  ///
+  /// - Parameters:
+  ///   - taken: the partitions.
+  ///   - lost: whether without a handover.
+  ///   - out: actions are appended.
+  mutating func revoked(_ taken: [Int32], lost: Bool, into out: inout [Action]) {
+    var gone: [Int32] = []
+    for partition in taken {
+      let index = Int(partition)
+      guard partitions.indices.contains(index), partitions[index].phase != .closed else { continue }
+      partitions[index].offsetNext = offsetNext(partition)
+      partitions[index].phase = .revoking
+      floors[index] = ConsumerState.closedFloor
+      gone.append(partition)
+    }
+    if !gone.isEmpty { out.append(.tell(.revoked(gone, lost: lost))) }
+  }
+
+  /// The records of the running call are sorted out: from here on assignments are whole again.
+  mutating func callEnded(into out: inout [Action]) {
+    for index in partitions.indices {
+      switch partitions[index].phase {
+      case .revoking: partitions[index].phase = .closed
+      case .rewinding(let start):
+        partitions[index].phase = .assigned
+        floors[index] = start
+        out.append(.resume(Int32(index), at: start))
+      case .assigned, .paused, .stopped, .outOfRange, .closed: continue
+      }
+    }
+  }
+
+  // MARK: - Records
+
+  /// Whether a record is handed out: ours, and strictly above all that was before. Counts it if not.
+  mutating func admit(_ partition: Int32, _ offset: Int64) -> Bool {
+    let index = Int(partition)
+    guard floors.indices.contains(index), offset >= floors[index] else {
+      drop(partition, 1)
+      return false
+    }
+    floors[index] = offset + 1
+    return true
+  }
+
+  /// Counts dropped records.
+  mutating func drop(_ partition: Int32, _ count: UInt64) {
+    if partitions.indices.contains(Int(partition)) { partitions[Int(partition)].dropped += count }
+  }
+
+  /// The reader reached the end of a partition.
+  ///
+  /// - Parameters:
+  ///   - partition: which.
+  ///   - offset: offset after all that is in it, control records included.
+  ///   - out: actions are appended.
+  mutating func endOfPartition(_ partition: Int32, _ offset: Int64, into out: inout [Action]) {
+    let index = Int(partition)
+    guard floors.indices.contains(index), partitions[index].phase == .assigned, offset >= floors[index] else {
+      return
+    }
+    floors[index] = offset
+    if var range = partitions[index].range {
+      range.stable = max(range.stable, offset)
+      range.high = max(range.high, range.stable)
+      partitions[index].range = range
+    }
+    out.append(.tell(.endOfPartition(partition: partition, offsetNext: offset)))
+  }
+
+  // MARK: - Trouble in one partition
+
+  /// A partition reports an error instead of a record.
+  ///
+  /// - Parameters:
+  ///   - partition: which.
+  ///   - error: what; `corrupt` stops it, everything else is told and kept.
+  ///   - out: actions are appended.
+  mutating func partitionFailed(_ partition: Int32, _ error: KafkaError, into out: inout [Action]) {
+    guard isOurs(partition) else { return }
+    stop(partition, error, into: &out)
+  }
+
+  /// The broker refuses the offset we want: begin and end will tell whether records are gone or the topic was cut.
+  mutating func offsetRefused(_ partition: Int32, into out: inout [Action]) {
+    guard isOurs(partition) else { return }
+    let next = offsetNext(partition)
+    partitions[Int(partition)].offsetNext = next
+    partitions[Int(partition)].phase = .outOfRange
+    partitions[Int(partition)].range = nil
+    floors[Int(partition)] = ConsumerState.closedFloor
+    out.append(.askOffsets)
+  }
+
+  /// Begin and end of a partition were heard of.
+  ///
+  /// - Parameters:
+  ///   - partition: which.
+  ///   - range: where it begins and ends.
+  ///   - out: actions are appended.
+  mutating func heard(_ partition: Int32, _ range: OffsetRange, into out: inout [Action]) {
+    guard isOurs(partition) else { return }
+    let index = Int(partition)
+    let next = offsetNext(partition)
+    partitions[index].range = range
+    switch partitions[index].phase {
+    case .outOfRange, .stopped(.gap), .stopped(.truncated):
+      if next < range.low {
+        stop(partition, .gap(partition: partition, from: next, to: range.low - 1), into: &out)
+      } else if next > range.high {
+        stop(partition, .truncated(partition: partition, offsetNext: next, end: range.high), into: &out)
+      } else {
+        clear(partition, into: &out)
+      }
+    case .assigned, .paused, .stopped, .revoking, .rewinding, .closed: return
+    }
+  }
+
+  // MARK: - The caller's wishes
+
+  /// Stops reading a partition for a while.
+  mutating func pause(_ partition: Int32, into out: inout [Action]) {
+    guard isOurs(partition), partitions[Int(partition)].phase == .assigned else { return }
+    partitions[Int(partition)].offsetNext = offsetNext(partition)
+    partitions[Int(partition)].phase = .paused
+    floors[Int(partition)] = ConsumerState.closedFloor
+    out.append(.pause(partition))
+  }
+
+  /// Reads a paused or stopped partition again.
+  ///
+  /// - Parameters:
+  ///   - partition: which.
+  ///   - offset: where to go on; where it stood if nil.
+  ///   - out: actions are appended.
+  mutating func resume(_ partition: Int32, at offset: Int64?, into out: inout [Action]) {
+    guard isOurs(partition), !isRefused else { return }
+    let index = Int(partition)
+    switch partitions[index].phase {
+    case .paused:
+      partitions[index].phase = .assigned
+      floors[index] = offset ?? partitions[index].offsetNext
+      out.append(.resume(partition, at: floors[index]))
+    case .stopped, .outOfRange:
+      if let offset { partitions[index].offsetNext = offset }
+      clear(partition, into: &out)
+    case .assigned, .revoking, .rewinding, .closed: return
+    }
+  }
+
+  // MARK: - Looking in
+
+  /// Next offset expected of a partition of ours.
+  func offsetNext(_ partition: Int32) -> Int64 {
+    let floor = floors[Int(partition)]
+    return floor == ConsumerState.closedFloor ? partitions[Int(partition)].offsetNext : floor
+  }
+
+  /// Our partitions, ascending.
+  var owned: [Int32] { partitions.indices.map { Int32($0) }.filter(isOurs) }
+
+  /// The state of our partitions, ascending.
+  var status: [PartitionStatus] {
+    owned.map { partition in
+      let state = partitions[Int(partition)]
+      var error: KafkaError?
+      if case .stopped(let reason) = state.phase { error = reason }
+      return PartitionStatus(
+        partition: partition, state: state.phase.name, offsetNext: offsetNext(partition), range: state.range,
+        dropped: state.dropped, error: error)
+    }
+  }
+
+  private func isOurs(_ partition: Int32) -> Bool {
+    guard partitions.indices.contains(Int(partition)) else { return false }
+    switch partitions[Int(partition)].phase {
+    case .assigned, .paused, .stopped, .outOfRange: return true
+    case .revoking, .rewinding, .closed: return false
+    }
+  }
+
+  private mutating func stop(_ partition: Int32, _ error: KafkaError, into out: inout [Action]) {
+    let index = Int(partition)
+    guard partitions[index].phase != .stopped(error) else { return }
+    partitions[index].offsetNext = offsetNext(partition)
+    partitions[index].phase = .stopped(error)
+    floors[index] = ConsumerState.closedFloor
+    out.append(.pause(partition))
+    out.append(.tell(.partitionError(partition: partition, error)))
+  }
+
+  private mutating func clear(_ partition: Int32, into out: inout [Action]) {
+    let index = Int(partition)
+    if case .stopped = partitions[index].phase {
+      out.append(.tell(.partitionCleared(partition: partition)))
+    }
+    partitions[index].phase = .assigned
+    floors[index] = partitions[index].offsetNext
+    out.append(.resume(partition, at: floors[index]))
+  }
+
+  private mutating func grow(to count: Int) {
+    while partitions.count < count {
+      partitions.append(Partition())
+      floors.append(ConsumerState.closedFloor)
+    }
+  }
+}

@@ -1,1 +1,0 @@
-// KafkaSource: see the files beside this one.

@@ -1,0 +1,89 @@
+// librdkafka's callbacks of a consumer. All of them run inside `poll` (or `close`), on its thread: they act on the
+// assignment, note what happened, and return.
+import CRdKafka
+
+/// What the callbacks may touch: the consumer's state, and the actions it asks for meanwhile.
+final class ConsumerContext {
+  var state: ConsumerState
+  var actions: [ConsumerState.Action] = []
+  let startOffset: @Sendable (Int32) -> Int64
+
+  init(state: ConsumerState, startOffset: @escaping @Sendable (Int32) -> Int64) {
+    self.state = state
+    self.startOffset = startOffset
+  }
+
+  /// The context behind a callback's opaque pointer.
+  static func of(_ opaque: UnsafeMutableRawPointer?) -> ConsumerContext? {
+    opaque.map { Unmanaged<ConsumerContext>.fromOpaque($0).takeUnretainedValue() }
+  }
+}
+
+enum ConsumerCallbacks {
+  /// Registers all of them.
+  static func install(_ configuration: borrowing Configuration) {
+    configuration.withRaw { raw in
+      rd_kafka_conf_set_rebalance_cb(raw) { client, code, list, opaque in
+        guard let client, let list, let context = ConsumerContext.of(opaque) else { return }
+        ConsumerCallbacks.rebalance(client, code, list, context)
+      }
+      rd_kafka_conf_set_error_cb(raw) { client, code, reason, opaque in
+        guard let client, let context = ConsumerContext.of(opaque) else { return }
+        ConsumerCallbacks.error(client, code, reason.map { String(cString: $0) }, context)
+      }
+      rd_kafka_conf_set_log_cb(raw) { client, level, _, line in
+        guard let client, let line, let context = ConsumerContext.of(rd_kafka_opaque(client)) else { return }
+        context.actions.append(.tell(.log(level: level, text: String(cString: line))))
+      }
+    }
+  }
+
+  /// Runs inside a poll. Owes librdkafka an assign or unassign of exactly the partitions it names.
+  private static func rebalance(
+    _ client: OpaquePointer, _ code: rd_kafka_resp_err_t,
+    _ list: UnsafeMutablePointer<rd_kafka_topic_partition_list_t>, _ context: ConsumerContext
+  ) {
+    let count = Int(list.pointee.cnt)
+    var failure: KafkaFailure?
+    if code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+      var starts: [(partition: Int32, offset: Int64)] = []
+      for i in 0..<count {
+        let partition = list.pointee.elems[i].partition
+        let offset = max(0, context.startOffset(partition))
+        list.pointee.elems[i].offset = offset
+        starts.append((partition, offset))
+      }
+      failure = KafkaFailure.take(rd_kafka_incremental_assign(client, list))
+      if failure == nil { context.state.assigned(starts, into: &context.actions) }
+    } else {
+      // A handover, or an error of the group: either way the partitions named are not ours from here on.
+      let lost = code != RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS || rd_kafka_assignment_lost(client) != 0
+      context.state.revoked(
+        (0..<count).map { list.pointee.elems[$0].partition }, lost: lost, into: &context.actions)
+      failure = KafkaFailure.take(rd_kafka_incremental_unassign(client, list))
+    }
+    if let failure { context.state.fail(.failed(failure), into: &context.actions) }
+  }
+
+  /// Errors of the whole client. Most are passing: librdkafka goes on by itself, we tell and keep them.
+  private static func error(
+    _ client: OpaquePointer, _ code: Int32, _ reason: String?, _ context: ConsumerContext
+  ) {
+    if code == RD_KAFKA_RESP_ERR__FATAL.rawValue {
+      var text = [CChar](repeating: 0, count: 512)
+      let cause = rd_kafka_fatal_error(client, &text, text.count)
+      let failure = KafkaFailure(code: cause.rawValue, text: string(text), isFatal: true, isRetriable: false)
+      context.actions.append(.tell(.fatal(.fatal(failure))))
+      return
+    }
+    let failure = KafkaFailure(code: code, text: reason)
+    switch rd_kafka_resp_err_t(rawValue: code) {
+    case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN, RD_KAFKA_RESP_ERR__RESOLVE, RD_KAFKA_RESP_ERR__AUTHENTICATION,
+      RD_KAFKA_RESP_ERR__SSL:
+      context.state.fail(.failed(failure), into: &context.actions)
+    default:
+      // One connection of many, mostly: for the log, not for the state.
+      context.actions.append(.tell(.log(level: 4, text: failure.description)))
+    }
+  }
+}

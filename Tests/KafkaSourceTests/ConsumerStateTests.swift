@@ -1,0 +1,267 @@
+import Testing
+
+@testable import KafkaSource
+
+/// Happenings in, actions out, a line each.
+@Suite struct ConsumerStateTests {
+  static let id = TopicID(high: 1, low: 2)
+  static let other = TopicID(high: 3, low: 4)
+
+  static func facts(_ partitions: Int32 = 2, id: TopicID = id, policy: String = "delete") -> TopicFacts {
+    TopicFacts(name: "steps", id: id, partitions: partitions, cleanupPolicy: policy)
+  }
+
+  /// A state that has joined the group and owns partitions 0 and 1 from offset 0.
+  static func reading() -> ConsumerState {
+    var state = ConsumerState(topic: "steps", topicID: nil, addsIncrements: true)
+    var out: [ConsumerState.Action] = []
+    state.described(facts(), into: &out)
+    state.assigned([(0, 0), (1, 0)], into: &out)
+    return state
+  }
+
+  /// Whether the state hands the record out.
+  func admit(_ state: inout ConsumerState, _ partition: Int32, _ offset: Int64) -> Bool {
+    state.admit(partition, offset)
+  }
+
+  func expect(_ is: Bool, _ wanted: Bool, at location: SourceLocation = #_sourceLocation) {
+    #expect(`is` == wanted, sourceLocation: location)
+  }
+
+  @Test("the group is joined only once the topic is known, and facts are told once")
+  func joins() {
+    var state = ConsumerState(topic: "steps", topicID: nil, addsIncrements: true)
+    var out: [ConsumerState.Action] = []
+    state.fail(.unknownTopic("steps"), into: &out)
+    state.fail(.unknownTopic("steps"), into: &out)
+    #expect(out == [.tell(.sourceError(.unknownTopic("steps")))])
+    out = []
+    state.described(Self.facts(), into: &out)
+    #expect(out == [.tell(.sourceCleared), .tell(.topic(Self.facts())), .subscribe])
+    out = []
+    state.described(Self.facts(), into: &out)
+    #expect(out == [])
+  }
+
+  @Test("a record is handed out once, in rising order, and only of partitions that are ours")
+  func admits() {
+    var state = Self.reading()
+    expect(admit(&state, 0, 0), true)
+    expect(admit(&state, 0, 5), true)
+    expect(admit(&state, 0, 5), false)
+    expect(admit(&state, 0, 3), false)
+    expect(admit(&state, 7, 0), false)
+    expect(admit(&state, -1, 0), false)
+    expect(admit(&state, 1, 0), true)
+    #expect(state.status.map(\.offsetNext) == [6, 1])
+    #expect(state.status.map(\.dropped) == [2, 0])
+  }
+
+  @Test("records of a partition taken away during the call are dropped")
+  func revokes() {
+    var state = Self.reading()
+    var out: [ConsumerState.Action] = []
+    state.revoked([0], lost: false, into: &out)
+    #expect(out == [.tell(.revoked([0], lost: false))])
+    expect(admit(&state, 0, 1), false)
+    expect(admit(&state, 1, 1), true)
+    out = []
+    state.callEnded(into: &out)
+    #expect(out == [])
+    #expect(state.owned == [1])
+    state.revoked([0], lost: false, into: &out)
+    #expect(out == [])
+  }
+
+  @Test("a partition taken and given back in one call is read again from its start")
+  func rewinds() {
+    var state = Self.reading()
+    var out: [ConsumerState.Action] = []
+    state.revoked([0], lost: true, into: &out)
+    state.assigned([(0, 40)], into: &out)
+    expect(admit(&state, 0, 500), false)
+    out = []
+    state.callEnded(into: &out)
+    #expect(out == [.resume(0, at: 40)])
+    expect(admit(&state, 0, 39), false)
+    expect(admit(&state, 0, 40), true)
+  }
+
+  @Test("the end of a partition moves the place past control records, unless records came after it")
+  func ends() {
+    var state = Self.reading()
+    var out: [ConsumerState.Action] = []
+    state.heard(0, OffsetRange(low: 0, stable: 11, high: 11), into: &out)
+    expect(admit(&state, 0, 9), true)
+    #expect(state.status[0].lag == 1)
+    state.endOfPartition(0, 11, into: &out)
+    #expect(out == [.tell(.endOfPartition(partition: 0, offsetNext: 11))])
+    #expect(state.status[0].isCaughtUp)
+    out = []
+    expect(admit(&state, 0, 20), true)
+    state.endOfPartition(0, 12, into: &out)
+    #expect(out == [])
+    #expect(state.status[0].offsetNext == 21)
+  }
+
+  @Test("an open transaction holds the end back: caught up at the last stable offset")
+  func hangingTransaction() {
+    var state = Self.reading()
+    var out: [ConsumerState.Action] = []
+    state.heard(0, OffsetRange(low: 0, stable: 10, high: 500), into: &out)
+    state.endOfPartition(0, 10, into: &out)
+    #expect(state.status[0].isCaughtUp)
+    #expect(state.status[0].range?.high == 500)
+  }
+
+  @Test("a start below what retention left is a gap, told by its offsets, and never jumped over")
+  func gap() {
+    var state = Self.reading()
+    var out: [ConsumerState.Action] = []
+    state.offsetRefused(0, into: &out)
+    #expect(out == [.askOffsets])
+    out = []
+    state.heard(0, OffsetRange(low: 100, stable: 200, high: 200), into: &out)
+    let gap = KafkaError.gap(partition: 0, from: 0, to: 99)
+    #expect(out == [.pause(0), .tell(.partitionError(partition: 0, gap))])
+    #expect(gap.description.contains("gap: offsets 0..99"))
+    expect(admit(&state, 0, 100), false)
+    #expect(!state.status[0].isCaughtUp)
+    out = []
+    state.heard(0, OffsetRange(low: 100, stable: 300, high: 300), into: &out)
+    #expect(out == [], "told once")
+    state.resume(0, at: 100, into: &out)
+    #expect(out == [.tell(.partitionCleared(partition: 0)), .resume(0, at: 100)])
+    expect(admit(&state, 0, 100), true)
+  }
+
+  @Test("a topic that ends before our place stops the partition; if it was a passing dip, it goes on")
+  func truncated() {
+    var state = Self.reading()
+    var out: [ConsumerState.Action] = []
+    expect(admit(&state, 0, 999), true)
+    state.offsetRefused(0, into: &out)
+    out = []
+    state.heard(0, OffsetRange(low: 0, stable: 500, high: 500), into: &out)
+    #expect(
+      out == [
+        .pause(0),
+        .tell(.partitionError(partition: 0, .truncated(partition: 0, offsetNext: 1000, end: 500))),
+      ])
+    out = []
+    state.heard(0, OffsetRange(low: 0, stable: 1200, high: 1200), into: &out)
+    #expect(out == [.tell(.partitionCleared(partition: 0)), .resume(0, at: 1000)])
+  }
+
+  @Test("a damaged batch stops its partition alone, at the offset before it, until someone decides")
+  func corrupt() {
+    var state = Self.reading()
+    var out: [ConsumerState.Action] = []
+    expect(admit(&state, 0, 6), true)
+    let error = KafkaError.corrupt(partition: 0, KafkaFailure(code: -199, text: "CRC mismatch"))
+    state.partitionFailed(0, error, into: &out)
+    #expect(out == [.pause(0), .tell(.partitionError(partition: 0, error))])
+    expect(admit(&state, 0, 8), false)
+    expect(admit(&state, 1, 8), true)
+    out = []
+    state.heard(0, OffsetRange(low: 0, stable: 10, high: 10), into: &out)
+    #expect(out == [], "knowing the ends heals no damage")
+    state.resume(0, at: nil, into: &out)
+    #expect(out == [.tell(.partitionCleared(partition: 0)), .resume(0, at: 7)])
+  }
+
+  @Test("a recreated topic stops every shard, both ids named, and nothing clears it")
+  func recreated() {
+    var state = Self.reading()
+    var out: [ConsumerState.Action] = []
+    let error = KafkaError.topicRecreated(topic: "steps", old: Self.id, new: Self.other)
+    state.described(Self.facts(id: Self.other), into: &out)
+    #expect(
+      out == [
+        .tell(.sourceError(error)), .pause(0), .tell(.partitionError(partition: 0, error)), .pause(1),
+        .tell(.partitionError(partition: 1, error)),
+      ])
+    #expect(error.description.contains(Self.id.description))
+    #expect(error.description.contains(Self.other.description))
+    out = []
+    state.cleared(into: &out)
+    state.resume(0, at: nil, into: &out)
+    state.fail(.unknownTopic("steps"), into: &out)
+    #expect(out == [])
+    expect(admit(&state, 0, 0), false)
+    state.revoked([0, 1], lost: false, into: &out)
+    state.callEnded(into: &out)
+    state.assigned([(0, 0)], into: &out)
+    expect(admit(&state, 0, 0), false)
+  }
+
+  @Test("state made from another topic is never read on: the id given at start counts")
+  func recreatedWhileAway() {
+    var state = ConsumerState(topic: "steps", topicID: Self.other, addsIncrements: true)
+    var out: [ConsumerState.Action] = []
+    state.described(Self.facts(), into: &out)
+    #expect(out == [.tell(.sourceError(.topicRecreated(topic: "steps", old: Self.other, new: Self.id)))])
+    #expect(!state.isSubscribed)
+  }
+
+  @Test("a compacted topic is refused where records add up, and read where they are totals")
+  func compacted() {
+    var state = ConsumerState(topic: "steps", topicID: nil, addsIncrements: true)
+    var out: [ConsumerState.Action] = []
+    state.described(Self.facts(policy: "compact,delete"), into: &out)
+    #expect(out == [.tell(.sourceError(.compacted(topic: "steps")))])
+    out = []
+    state.described(Self.facts(), into: &out)
+    #expect(out == [.tell(.sourceCleared), .tell(.topic(Self.facts())), .subscribe])
+    var totals = ConsumerState(topic: "steps", topicID: nil, addsIncrements: false)
+    out = []
+    totals.described(Self.facts(policy: "compact"), into: &out)
+    #expect(out == [.tell(.topic(Self.facts(policy: "compact"))), .subscribe])
+  }
+
+  @Test("more partitions are noticed")
+  func grows() {
+    var state = Self.reading()
+    var out: [ConsumerState.Action] = []
+    state.described(Self.facts(8), into: &out)
+    #expect(out == [.tell(.topic(Self.facts(8))), .tell(.partitionsGrew(from: 2, to: 8))])
+  }
+
+  @Test("a paused partition hands out nothing and goes on where it stood")
+  func pauses() {
+    var state = Self.reading()
+    var out: [ConsumerState.Action] = []
+    expect(admit(&state, 0, 3), true)
+    state.pause(0, into: &out)
+    expect(admit(&state, 0, 4), false)
+    state.pause(0, into: &out)
+    state.resume(0, at: nil, into: &out)
+    state.resume(0, at: nil, into: &out)
+    #expect(out == [.pause(0), .resume(0, at: 4)])
+    expect(admit(&state, 0, 4), true)
+  }
+
+  @Test("an error of the brokers is kept until one answers")
+  func brokersAway() {
+    var state = Self.reading()
+    var out: [ConsumerState.Action] = []
+    let away = KafkaError.failed(KafkaFailure(code: -187))
+    state.fail(away, into: &out)
+    #expect(out == [.tell(.sourceError(away))])
+    #expect(state.sourceError == away)
+    out = []
+    state.described(Self.facts(), into: &out)
+    #expect(out == [.tell(.sourceCleared)])
+    #expect(state.sourceError == nil)
+  }
+
+  @Test("topic ids are written as Kafka writes them")
+  func topicIDs() {
+    #expect(TopicID(high: 0, low: 0).description == "AAAAAAAAAAAAAAAAAAAAAA")
+    #expect(TopicID(high: .max, low: .max).description == "_____________________w")
+    #expect(
+      TopicID(high: 0x0001_0203_0405_0607, low: 0x0809_0A0B_0C0D_0E0F).description == "AAECAwQFBgcICQoLDA0ODw"
+    )
+  }
+}
