@@ -39,6 +39,7 @@ struct Configuration: ~Copyable {
   /// - Parameters:
   ///   - type: producer or consumer.
   ///   - context: what callbacks get as their opaque; kept alive as long as the client is.
+  /// - Returns: the client.
   /// - Throws: `setting` if the properties contradict each other.
   consuming func client(_ type: rd_kafka_type_t, context: AnyObject?) throws(KafkaError) -> Client {
     var text = [CChar](repeating: 0, count: 512)

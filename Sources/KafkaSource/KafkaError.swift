@@ -42,6 +42,7 @@ public struct KafkaFailure: Equatable, Sendable, CustomStringConvertible {
   /// Takes an error object and frees it; nil if there is none.
   ///
   /// - Parameter error: an owned `rd_kafka_error_t`.
+  /// - Returns: its copy.
   static func take(_ error: OpaquePointer?) -> KafkaFailure? {
     guard let error else { return nil }
     defer { rd_kafka_error_destroy(error) }

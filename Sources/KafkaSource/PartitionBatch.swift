@@ -100,16 +100,19 @@ public final class PartitionBatch: @unchecked Sendable {
   /// Kafka offset of a record.
   ///
   /// - Parameter index: place in the batch, inside `0..<count`.
+  /// - Returns: the offset.
   public func offset(_ index: Int) -> Int64 { self[index].offset }
 
   /// Timestamp of a record in milliseconds since 1970; -1 if there is none.
   ///
   /// - Parameter index: place in the batch, inside `0..<count`.
+  /// - Returns: the timestamp.
   public func timestampMs(_ index: Int) -> Int64 { self[index].timestampMs }
 
   /// Value of a record, borrowed; nil if it is null.
   ///
   /// - Parameter index: place in the batch, inside `0..<count`.
+  /// - Returns: its bytes.
   public func payload(_ index: Int) -> UnsafeRawBufferPointer? {
     let record = self[index]
     guard let bytes = record.payload else { return nil }
@@ -119,6 +122,7 @@ public final class PartitionBatch: @unchecked Sendable {
   /// Key of a record, borrowed; nil if it has none.
   ///
   /// - Parameter index: place in the batch, inside `0..<count`.
+  /// - Returns: its bytes.
   public func key(_ index: Int) -> UnsafeRawBufferPointer? {
     precondition(index >= 0 && index < count, "record \(index) of \(count)")
     guard let message = messages[index], let key = message.pointee.key else { return nil }

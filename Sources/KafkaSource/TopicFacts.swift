@@ -72,6 +72,7 @@ public struct TopicFacts: Equatable, Sendable {
   /// - Parameters:
   ///   - expected: id the shards' state was made from; nil if there is no state.
   ///   - addsIncrements: whether each record adds to a total, so that none may vanish.
+  /// - Returns: `topicRecreated` or `compacted`; nil if it may be read.
   public func refusal(expected: TopicID?, addsIncrements: Bool) -> KafkaError? {
     if let expected, let id, id != expected { return .topicRecreated(topic: name, old: expected, new: id) }
     if addsIncrements, isCompacted { return .compacted(topic: name) }

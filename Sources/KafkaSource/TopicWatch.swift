@@ -37,6 +37,7 @@ struct TopicWatch: Equatable {
   /// - Parameters:
   ///   - nowNs: monotonic time.
   ///   - hasPartitions: whether any partition is ours.
+  /// - Returns: each question once until its answer has come.
   mutating func due(nowNs: UInt64, hasPartitions: Bool) -> [Question] {
     var questions: [Question] = []
     if !isTopicAsked, nowNs >= topicDueNs {
@@ -69,6 +70,7 @@ struct TopicWatch: Equatable {
   /// - Parameters:
   ///   - reply: the answer.
   ///   - nowNs: monotonic time.
+  /// - Returns: what it makes known.
   mutating func received(_ reply: AdminReply, nowNs: UInt64) -> Finding {
     switch reply {
     case .topic(let facts):
