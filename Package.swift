@@ -32,13 +32,14 @@ let package = Package(
   targets: [
     // C libraries: a module map and one header each; CSimdJSON adds the C++ that Swift cannot call.
     .systemLibrary(name: "CPrefetch"),
+    .systemLibrary(name: "CLinux"),
     .systemLibrary(name: "CRdKafka"),
     .target(
       name: "CSimdJSON", cxxSettings: [.define("NDEBUG")], linkerSettings: [.linkedLibrary("simdjson")]),
 
     // 0
     module("Bytes"),
-    module("Posix"),
+    module("Posix", ["CLinux"]),
     module("Telemetry", ["Posix"]),
     // 1
     module("StepModel", ["Bytes", "CSimdJSON"]),
@@ -76,7 +77,8 @@ let package = Package(
 
     // Tests mirror Sources: <Module>Tests/<Type>Tests.swift
     .target(
-      name: "TestSupport", dependencies: ["StepModel"], path: "Tests/TestSupport", swiftSettings: settings),
+      name: "TestSupport", dependencies: ["Posix", "StepModel"], path: "Tests/TestSupport",
+      swiftSettings: settings),
     tests("BytesTests", ["Bytes", "TestSupport"]),
     tests("PosixTests", ["Posix", "TestSupport"]),
     tests("TelemetryTests", ["Telemetry", "TestSupport"]),

@@ -1,0 +1,24 @@
+// Linux calls that Swift's Glibc module leaves out. Names and macros only, no logic.
+#pragma once
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+
+extern int accept4(int descriptor, struct sockaddr *address, socklen_t *length, int flags);
+extern int pthread_setname_np(unsigned long thread, const char *name);
+
+// Swift imports the enums behind these names as types of their own; plain integers are what the calls take.
+static const uint32_t rms_epollin = EPOLLIN;
+static const uint32_t rms_epollout = EPOLLOUT;
+static const uint32_t rms_epollrdhup = EPOLLRDHUP;
+static const uint32_t rms_epollhup = EPOLLHUP;
+static const uint32_t rms_epollerr = EPOLLERR;
+static const int rms_epoll_flags = EPOLL_CLOEXEC;
+static const int rms_eventfd_flags = EFD_NONBLOCK | EFD_CLOEXEC;
+static const int rms_signalfd_flags = SFD_NONBLOCK | SFD_CLOEXEC;
+static const int rms_accept_flags = SOCK_NONBLOCK | SOCK_CLOEXEC;
+static const int rms_sock_stream = SOCK_STREAM | SOCK_CLOEXEC;
+static const int rms_sock_nonblock = SOCK_NONBLOCK;
+static const int rms_sock_stream_plain = SOCK_STREAM;

@@ -1,1 +1,0 @@
-// Posix: see the files beside this one.

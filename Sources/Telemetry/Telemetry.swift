@@ -1,1 +1,0 @@
-// Telemetry: see the files beside this one.

@@ -1,1 +1,0 @@
-// Transport: see the files beside this one.
