@@ -56,7 +56,7 @@ struct Manifest {
       default: .clang
       }
     return Target(
-      name: name, kind: kind, dependencies: isDependencies ? names : [], level: level,
+      name: name, kind: kind, dependencies: isDependencies ? names : [], level: kind == .tests ? nil : level,
       folder: given ?? "\(kind == .tests ? "Tests" : "Sources")/\(name)")
   }
 
