@@ -93,7 +93,8 @@ let package = Package(
         "Bytes", "Posix", "QueryProtocol", "QueryServer", "StepModel", "Telemetry", "TestSupport",
         "Transport",
       ]),
-    tests("RankMyStepsTests", ["Bytes", "QueryProtocol", "RankMySteps", "StepModel", "TestSupport"]),
+    tests(
+      "RankMyStepsTests", ["Bytes", "Posix", "QueryProtocol", "RankMySteps", "StepModel", "TestSupport"]),
     tests("ClusterTests", ["Cluster", "QueryProtocol", "RankIndex", "StepModel", "TestSupport"]),
     tests("NodeTests", ["KafkaSource", "Node", "QueryProtocol", "RankMySteps", "StepModel", "TestSupport"]),
     tests("TidyTests", []),

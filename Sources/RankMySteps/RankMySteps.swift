@@ -1,1 +1,0 @@
-// RankMySteps: see the files beside this one.
