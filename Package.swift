@@ -94,7 +94,8 @@ let package = Package(
         "Transport",
       ]),
     tests(
-      "RankMyStepsTests", ["Bytes", "Posix", "QueryProtocol", "RankMySteps", "StepModel", "TestSupport"]),
+      "RankMyStepsTests",
+      ["Bytes", "Posix", "QueryProtocol", "RankMySteps", "StepModel", "TestSupport", "Transport"]),
     tests("ClusterTests", ["Cluster", "QueryProtocol", "RankIndex", "StepModel", "TestSupport"]),
     tests("NodeTests", ["KafkaSource", "Node", "QueryProtocol", "RankMySteps", "StepModel", "TestSupport"]),
     tests("TidyTests", []),
