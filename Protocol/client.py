@@ -17,7 +17,8 @@ FRAME_IN_MAX = 65_536
 FRAME_OUT_MAX = 1_048_576
 HELLO_MAX = 4_096
 
-KINDS = {"hello": 1, "ping": 2, "top": 3, "rank": 4, "around": 5, "compare": 6, "summary": 7, "boards": 8, "status": 9}
+KINDS = {"hello": 1, "ping": 2, "top": 3, "rank": 4, "around": 5, "compare": 6, "summary": 7, "boards": 8, "status": 9,
+         "deadletters": 16}
 KIND_NAMES = {number: name for name, number in KINDS.items()}
 RESERVED_KINDS = range(10, 16)
 ERRORS = {
@@ -189,6 +190,20 @@ class Row:
         return [part.read(reader) for part in self.parts]
 
 
+class Hexadecimal:
+    """Bytes behind their length, told in hexadecimal."""
+
+    @staticmethod
+    def write(value, out):
+        data = bytes.fromhex(value)
+        U16.write(len(data), out)
+        out += data
+
+    @staticmethod
+    def read(reader):
+        return reader.take(U16.read(reader)).hex()
+
+
 class List:
     def __init__(self, count, entry):
         self.count, self.entry = count, entry
@@ -241,6 +256,7 @@ REQUESTS = {
     "summary": [("board", BOARD), ("quantiles", List(Bounded("B", 0, 255), Bounded("B", 1, 100)))],
     "boards": [],
     "status": [],
+    "deadletters": [("position", U64), ("limit", Bounded("I", 1, 200))],
 }
 ANSWERS = {
     "hello": [
@@ -265,6 +281,10 @@ ANSWERS = {
         ("shards", List(U16, Sized(Row(
             U32, Word(RUN_STATES), TEXT8, I64, I64, I64, U64, List(U8, U64), U64, I64, U64)))),
         ("counters", List(U16, Row(TEXT8, U64))),
+    ],
+    "deadletters": [
+        ("next", U64),
+        ("letters", List(U16, Row(TEXT8, U32, I64, I64, Word(REASONS), Nullable(U32, 2**32 - 1), Hexadecimal()))),
     ],
     "error": [("code", U16), ("retryable", U8), ("text", TEXT16)],
 }
@@ -518,6 +538,16 @@ class Client:
 
     def boards(self, **prefix):
         return self.ask({"kind": "boards"}, **prefix)
+
+    def deadletters(self, **prefix):
+        """All records that were not counted, page by page."""
+        position, letters = 0, []
+        while True:
+            page = self.ask({"kind": "deadletters", "position": position, "limit": 200}, **prefix)
+            if not page["letters"]:
+                return letters
+            letters += page["letters"]
+            position = page["next"]
 
     def status(self, **prefix):
         return self.ask({"kind": "status"}, **prefix)

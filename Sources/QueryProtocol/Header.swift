@@ -25,6 +25,7 @@ public enum Kind: UInt8, CaseIterable, Sendable {
   case drain = 13
   case seal = 14
   case snapshot = 15
+  case deadLetters = 16
 
   /// Added to a request's kind in its answer.
   public static let answerBit: UInt8 = 0x80

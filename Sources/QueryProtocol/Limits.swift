@@ -33,6 +33,10 @@ public enum Limits {
   public static let optionsMax = 32
   /// Shards of one cluster: as many marks fit beside a full page of rows.
   public static let shardsMax = 1_024
+  /// Records of one DEADLETTERS answer: as many fit with `deadLetterBytesMax` bytes each.
+  public static let deadLettersMax = 200
+  /// Bytes of a dead letter that travel in DEADLETTERS; longer ones are cut, their length is told.
+  public static let deadLetterBytesMax = 4_096
   /// Boards listed by BOARDS.
   public static let boardsMax = 16_384
   /// Counters listed by STATUS.

@@ -105,6 +105,13 @@ private struct Payload {
       return .summary(board: board, quantiles: quantiles)
     case .boards: return .boards
     case .status: return .status
+    case .deadLetters:
+      let position = try integer(UInt64.self)
+      let limit = try integer(UInt32.self)
+      guard limit >= 1, limit <= Limits.deadLettersMax else {
+        throw Refusal(.limitOutOfBounds, "limit is 1 to 200")
+      }
+      return .deadLetters(position: position, limit: Int(limit))
     case .history, .subscribe, .topology, .drain, .seal, .snapshot:
       throw Refusal(.unsupported, "this server does not answer this kind")
     }

@@ -24,6 +24,8 @@ public enum Request {
   case boards
   /// Nothing.
   case status
+  /// `u64 position, u32 limit`
+  case deadLetters(position: UInt64, limit: Int)
 }
 
 /// Where a page of TOP begins.

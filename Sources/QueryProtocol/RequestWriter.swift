@@ -27,6 +27,8 @@ public enum OwnedRequest: Equatable, Sendable {
   case summary(board: BoardName, quantiles: [UInt8])
   case boards
   case status
+  /// Dead letters from a position in the node's file, 0 or as an answer named it.
+  case deadLetters(position: UInt64, limit: UInt32)
 
   /// Where a page begins.
   public enum Start: Equatable, Sendable {
@@ -71,6 +73,7 @@ public enum OwnedRequest: Equatable, Sendable {
     case .summary: .summary
     case .boards: .boards
     case .status: .status
+    case .deadLetters: .deadLetters
     }
   }
 }
@@ -93,6 +96,9 @@ public enum RequestWriter {
     case .hello(let versionMin, let versionMax, let client, let options):
       hello(versionMin, versionMax, client, options, &out)
     case .ping, .boards, .status: break
+    case .deadLetters(let position, let limit):
+      out.integer(position)
+      out.integer(limit)
     case .top(let board, let limit, let from):
       out.board(board)
       out.integer(limit)

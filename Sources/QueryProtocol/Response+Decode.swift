@@ -41,6 +41,7 @@ extension Response {
     case .summary: return .summary(try payload.summary())
     case .boards: return .boards(try payload.boards())
     case .status: return .status(try payload.status())
+    case .deadLetters: return .deadLetters(try payload.deadLetters())
     case .history, .subscribe, .topology, .drain, .seal, .snapshot:
       throw payload.expected("a kind of this version")
     }
@@ -231,6 +232,24 @@ private struct AnswerPayload {
           startsMillis: starts == .min ? nil : starts, endsMillis: ends == .max ? nil : ends))
     }
     return BoardsAnswer(shards: shards, missing: missing, boards: boards)
+  }
+
+  mutating func deadLetters() throws(AnswerError) -> DeadLettersAnswer {
+    var answer = DeadLettersAnswer(letters: [], next: try integer())
+    for _ in 0..<(try count(UInt16.self, each: 28)) {
+      let topic = try text8()
+      let partition = try integer(UInt32.self)
+      let offset = try integer(Int64.self)
+      let timestamp = try integer(Int64.self)
+      guard let reason = RejectReason(rawValue: try integer(UInt8.self)) else { throw expected("a reason") }
+      let total = try integer(UInt32.self)
+      let beginning = Array(try bytes(Int(try integer(UInt16.self))))
+      answer.letters.append(
+        DeadLettersAnswer.Letter(
+          topic: topic, partition: partition, offset: offset, timestamp: timestamp, reason: reason,
+          bytes: total == .max ? nil : total, beginning: beginning))
+    }
+    return answer
   }
 
   mutating func status() throws(AnswerError) -> StatusAnswer {

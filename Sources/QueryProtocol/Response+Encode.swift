@@ -119,6 +119,26 @@ extension ResponseWriter {
     out.patch(UInt16(truncatingIfNeeded: out.count - lengthAt - 2), at: lengthAt)
   }
 
+  /// `u64 next, u16 n, n × (text8 topic, u32 partition, i64 offset, i64 timestamp ms, u8 reason, u32 bytes or
+  /// 2^32-1 for a null value, u16 k, k bytes)`
+  public static func deadLetters(id: UInt32, _ answer: DeadLettersAnswer, into out: inout ByteWriter) {
+    let start = begin(Kind.deadLetters.answer, id, &out)
+    out.integer(answer.next)
+    let letters = answer.letters.prefix(Limits.deadLettersMax)
+    out.integer(UInt16(letters.count))
+    for letter in letters {
+      out.text8(letter.topic)
+      out.integer(letter.partition)
+      out.integer(letter.offset)
+      out.integer(letter.timestamp)
+      out.integer(letter.reason.rawValue)
+      out.integer(letter.bytes ?? UInt32.max)
+      out.integer(UInt16(clamping: letter.beginning.count))
+      out.bytes(letter.beginning)
+    }
+    end(start, id, &out)
+  }
+
   /// Any answer.
   public static func write(_ response: Response, id: UInt32, into out: inout ByteWriter) {
     switch response {
@@ -131,6 +151,7 @@ extension ResponseWriter {
     case .summary(let answer): summary(id: id, answer, into: &out)
     case .boards(let answer): boards(id: id, answer, into: &out)
     case .status(let answer): status(id: id, answer, into: &out)
+    case .deadLetters(let answer): deadLetters(id: id, answer, into: &out)
     case .error(let answer): error(id: id, answer, into: &out)
     }
   }

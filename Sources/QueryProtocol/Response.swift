@@ -14,6 +14,7 @@ public enum Response: Equatable, Sendable {
   case summary(SummaryAnswer)
   case boards(BoardsAnswer)
   case status(StatusAnswer)
+  case deadLetters(DeadLettersAnswer)
   case error(ErrorAnswer)
 }
 
@@ -385,5 +386,45 @@ public struct StatusAnswer: Equatable, Sendable {
     self.uptimeMillis = uptimeMillis
     self.shards = shards
     self.counters = counters
+  }
+}
+
+/// The answer to DEADLETTERS: records that were not counted, in the order they were put away.
+public struct DeadLettersAnswer: Equatable, Sendable {
+  /// One record.
+  public struct Letter: Equatable, Sendable {
+    public var topic: String
+    public var partition: UInt32
+    /// Kafka offset.
+    public var offset: Int64
+    /// Kafka timestamp, milliseconds since 1970 UTC.
+    public var timestamp: Int64
+    public var reason: RejectReason
+    /// Bytes of the record's value; nil if it was null.
+    public var bytes: UInt32?
+    /// The value, at most its first `Limits.deadLetterBytesMax` bytes.
+    public var beginning: [UInt8]
+
+    public init(
+      topic: String, partition: UInt32, offset: Int64, timestamp: Int64, reason: RejectReason, bytes: UInt32?,
+      beginning: [UInt8]
+    ) {
+      self.topic = topic
+      self.partition = partition
+      self.offset = offset
+      self.timestamp = timestamp
+      self.reason = reason
+      self.bytes = bytes
+      self.beginning = beginning
+    }
+  }
+
+  public var letters: [Letter]
+  /// Position to ask from for the records after these.
+  public var next: UInt64
+
+  public init(letters: [Letter], next: UInt64) {
+    self.letters = letters
+    self.next = next
   }
 }

@@ -39,7 +39,7 @@ struct DocumentTests {
       }
     }
     #expect(printed.removeValue(forKey: 255) == "error")
-    #expect(printed == Dictionary(uniqueKeysWithValues: Kind.allCases.map { (Int($0.rawValue), "\($0)") }))
+    #expect(printed == Dictionary(uniqueKeysWithValues: Kind.allCases.map { (Int($0.rawValue), "\($0)".lowercased()) }))
   }
 
   @Test("the table of limits")
@@ -57,6 +57,7 @@ struct DocumentTests {
         Limits.frameInBytesMax, Limits.helloBytesMax, Limits.frameOutBytesMax, Limits.inFlightMax,
         Limits.rowsMax,
         Limits.aroundMax, Limits.idsMax, Limits.quantilesMax, Limits.atLeastMax, Limits.optionsMax,
+        Limits.deadLettersMax, Limits.deadLetterBytesMax,
         Limits.shardsMax, Limits.boardsMax, Limits.countersMax,
       ])
   }

@@ -108,6 +108,10 @@ enum Told {
       told["quantiles"] = list(quantiles.map { "\($0)" })
     case .boards: told["kind"] = "\"boards\""
     case .status: told["kind"] = "\"status\""
+    case .deadLetters(let position, let limit):
+      told["kind"] = "\"deadletters\""
+      told["position"] = "\(position)"
+      told["limit"] = "\(limit)"
     }
     return told
   }
@@ -176,6 +180,7 @@ enum Told {
           ])
         })
     case .status(let answer): told = status(answer)
+    case .deadLetters(let answer): told = deadLetters(answer)
     case .error(let answer):
       told = [
         "kind": "\"error\"", "code": "\(answer.code.rawValue)", "retryable": answer.retryable ? "1" : "0",
@@ -185,6 +190,19 @@ enum Told {
     told["frame"] = "\"answer\""
     told["id"] = "\(id)"
     return told
+  }
+
+  static func deadLetters(_ answer: DeadLettersAnswer) -> [String: String] {
+    [
+      "kind": "\"deadletters\"", "next": "\(answer.next)",
+      "letters": list(
+        answer.letters.map { letter in
+          list([
+            text(letter.topic), "\(letter.partition)", "\(letter.offset)", "\(letter.timestamp)",
+            text(letter.reason.name), number(letter.bytes), text(Hex.text(letter.beginning)),
+          ])
+        }),
+    ]
   }
 
   static func status(_ answer: StatusAnswer) -> [String: String] {
@@ -232,6 +250,7 @@ extension OwnedRequest {
     case .summary(let board, let quantiles): self = .summary(board: board, quantiles: Array(quantiles))
     case .boards: self = .boards
     case .status: self = .status
+    case .deadLetters(let position, let limit): self = .deadLetters(position: position, limit: UInt32(limit))
     }
   }
 }
