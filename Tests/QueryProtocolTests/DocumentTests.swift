@@ -39,7 +39,9 @@ struct DocumentTests {
       }
     }
     #expect(printed.removeValue(forKey: 255) == "error")
-    #expect(printed == Dictionary(uniqueKeysWithValues: Kind.allCases.map { (Int($0.rawValue), "\($0)".lowercased()) }))
+    #expect(
+      printed
+        == Dictionary(uniqueKeysWithValues: Kind.allCases.map { (Int($0.rawValue), "\($0)".lowercased()) }))
   }
 
   @Test("the table of limits")
