@@ -206,10 +206,26 @@ public final class RankClient {
     return answer
   }
 
+  /// Records that were not counted, a page of them.
+  ///
+  /// - Parameters:
+  ///   - position: 0, or `next` of the page before.
+  ///   - limit: records at most, 1...200.
+  ///   - options: deadline, at_least.
+  /// - Returns: no records at the end.
+  /// - Throws: `ClientError`.
+  public func deadLetters(
+    from position: UInt64 = 0, limit: Int = Limits.deadLettersMax, options: RequestOptions = RequestOptions()
+  ) throws(ClientError) -> DeadLettersAnswer {
+    let answer = try ask(.deadLetters(position: position, limit: UInt32(clamping: limit)), options)
+    guard case .deadLetters(let answer) = answer else { throw RankClient.unexpected }
+    return answer
+  }
+
   private func rows(_ request: OwnedRequest, _ options: RequestOptions) throws(ClientError) -> RowsAnswer {
     switch try ask(request, options) {
     case .top(let answer), .around(let answer), .compare(let answer): return answer
-    case .hello, .ping, .rank, .summary, .boards, .status, .error: throw RankClient.unexpected
+    case .hello, .ping, .rank, .summary, .boards, .status, .deadLetters, .error: throw RankClient.unexpected
     }
   }
 
