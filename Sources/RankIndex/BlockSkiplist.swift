@@ -191,6 +191,25 @@ struct BlockSkiplist {
   /// Users with strictly more than `total` steps.
   @inline(__always) func countAbove(_ total: UInt32) -> Int { position(of: Probe(startOf: total)) }
 
+  /// Users with exactly `total` steps, given how many have more.
+  ///
+  /// - Parameters:
+  ///   - total: any.
+  ///   - above: `countAbove(total)`.
+  /// - Returns: the count.
+  /// - Complexity: as `position(of:)`, twice where such users fill more than one leaf.
+  func tied(_ total: UInt32, above: Int) -> Int {
+    guard above < count else { return 0 }
+    let (index, offset) = self.leaf(at: above)
+    let leaf = self.leaf(index)
+    let totals = self.totals(leaf)
+    let inLeaf = Int(leaf[BlockSkiplist.countWord])
+    var tied: UInt32 = 0
+    for i in 0..<inLeaf { tied &+= totals[i] == total ? 1 : 0 }
+    // Nobody below them in their leaf: they may go on in the next.
+    return offset + Int(tied) < inLeaf || total == 0 ? Int(tied) : countAbove(total - 1) - above
+  }
+
   /// The leaf that holds a position, and the position inside it.
   ///
   /// - Parameter position: below `count`.

@@ -143,9 +143,9 @@ public final class Board: @unchecked Sendable {
       ranks[i] = UserRank(number: number, total: total, above: 0, tied: 0)
     }
     for i in 0..<count {
-      let total = ranks[i].total
-      ranks[i].above = UInt32(state.pointee.countAbove(total))
-      ranks[i].tied = total == 0 ? 0 : UInt32(state.pointee.tied(total))
+      let rank = state.pointee.rank(ranks[i].total)
+      ranks[i].above = UInt32(truncatingIfNeeded: rank.above)
+      ranks[i].tied = UInt32(truncatingIfNeeded: rank.tied)
     }
   }
 
@@ -155,7 +155,7 @@ public final class Board: @unchecked Sendable {
   ///
   /// - Parameter steps: any total, whether anybody has it or not.
   /// - Returns: users; the rank of such a total is 1 more.
-  /// - Complexity: at most 400 additions below 2^20 steps, O(log n) blocks above.
+  /// - Complexity: 128 additions below 2^20 steps, O(log n) blocks above.
   public func countAbove(_ steps: UInt32) -> Int { state.pointee.countAbove(steps) }
 
   /// Users with exactly so many steps; 0 for 0 steps.

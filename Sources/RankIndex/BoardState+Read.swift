@@ -11,7 +11,16 @@ extension BoardState {
   /// Users with a total of 1 or more.
   @inline(__always) func tied(_ total: UInt32) -> Int {
     if total < DenseTotals.limit { return Int(dense.counts[Int(total)]) }
-    return list.countAbove(total - 1) - list.countAbove(total)
+    return list.tied(total, above: list.countAbove(total))
+  }
+
+  /// Both counts in one go.
+  @inline(__always) func rank(_ total: UInt32) -> (above: Int, tied: Int) {
+    if total < DenseTotals.limit {
+      return (beyond &+ dense.countAbove(total), total == 0 ? 0 : Int(dense.counts[Int(total)]))
+    }
+    let above = list.countAbove(total)
+    return (above, list.tied(total, above: above))
   }
 
   /// The total at a position below `users`.

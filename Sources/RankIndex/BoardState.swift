@@ -134,6 +134,7 @@ struct BoardState {
     let old = records[Int(number)]
     let new = UInt32(max(0, Int64(old.total) + change))
     if old.total == new { return }
+    dense.shift(from: old.total, to: new)
     if old.total != 0 { leave(old, number) }
     if new != 0 {
       enter(number, new)

@@ -4,7 +4,8 @@ import Glibc
 
 /// A row a verb.
 private let verbs: [(name: String, help: String, run: @Sendable ([String]) -> Void)] = [
-  ("decode", "JSON records to step events, beside simdjson On-Demand", decodeBench)
+  ("board", "ranks in process: increments, ranks, ties, memory", boardBench),
+  ("decode", "JSON records to step events, beside simdjson On-Demand", decodeBench),
 ]
 
 /// Writes a text to standard error.
