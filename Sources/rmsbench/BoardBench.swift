@@ -352,7 +352,7 @@ private struct Stopwatch {
 private struct BenchRandom {
   private var state: UInt64 = 0x9E37_79B9_7F4A_7C15
 
-  /// - Parameter bound: above 0.
+  /// The next number below a bound, which is above 0.
   mutating func below(_ bound: UInt64) -> UInt64 {
     state ^= state >> 12
     state ^= state << 25
