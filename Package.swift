@@ -52,6 +52,7 @@ let package = Package(
     module("QueryServer", ["Bytes", "Posix", "QueryProtocol", "Telemetry", "Transport"]),
     module("RankMySteps", ["Bytes", "Posix", "QueryProtocol", "StepModel", "Transport"]),
     // 4
+    module("Console", ["QueryProtocol", "StepModel"]),
     module("Cluster", ["QueryProtocol", "RankIndex", "StepModel"]),
     // 5
     module(
@@ -61,8 +62,12 @@ let package = Package(
         "Telemetry", "Transport",
       ]),
     // 6
-    program("rmsd", ["KafkaSource", "Node", "Posix", "RankMySteps", "StepModel", "Telemetry"]),
-    program("rmsctl", ["KafkaSource", "Posix", "QueryProtocol", "RankMySteps", "StepModel", "Telemetry"]),
+    program(
+      "rmsd",
+      ["Bytes", "Console", "KafkaSource", "Node", "Posix", "QueryProtocol", "RankMySteps", "Telemetry"]),
+    program(
+      "rmsctl",
+      ["Bytes", "Console", "KafkaSource", "Node", "Posix", "QueryProtocol", "RankMySteps", "StepModel"]),
     program(
       "rmsbench",
       [
@@ -96,8 +101,9 @@ let package = Package(
     tests(
       "RankMyStepsTests",
       ["Bytes", "Posix", "QueryProtocol", "RankMySteps", "StepModel", "TestSupport", "Transport"]),
+    tests("ConsoleTests", ["Console", "QueryProtocol", "StepModel"]),
     tests("ClusterTests", ["Cluster", "QueryProtocol", "RankIndex", "StepModel", "TestSupport"]),
-    tests("NodeTests", ["KafkaSource", "Node", "QueryProtocol", "RankMySteps", "StepModel", "TestSupport"]),
+    tests("NodeTests", ["Node", "Posix", "StepModel", "TestSupport"]),
     tests("TidyTests", []),
   ],
   swiftLanguageModes: [.v6],

@@ -98,11 +98,13 @@ public final class Histogram: Sendable {
 
     /// Records a value.
     ///
-    /// - Parameter nanoseconds: the value.
-    public mutating func record(nanoseconds: UInt64) {
-      buckets[bucket(nanoseconds)] += 1
-      count += 1
-      sum &+= nanoseconds
+    /// - Parameters:
+    ///   - nanoseconds: the value.
+    ///   - times: how often it occurred.
+    public mutating func record(nanoseconds: UInt64, times: UInt64 = 1) {
+      buckets[bucket(nanoseconds)] += times
+      count += times
+      sum &+= nanoseconds &* times
       largest = max(largest, nanoseconds)
     }
 

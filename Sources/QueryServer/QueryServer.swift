@@ -1,1 +1,0 @@
-// QueryServer: see the files beside this one.
