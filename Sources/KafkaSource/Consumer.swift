@@ -74,6 +74,10 @@ public final class Consumer: @unchecked Sendable {
   /// State, place and lag of the partitions that are ours, ascending.
   public var status: [PartitionStatus] { context.state.status }
 
+  /// How often the brokers told begin and ends of all partitions: two more than before a question was asked means
+  /// that the ends in `status` are younger than the question.
+  public private(set) var endsHeard: UInt64 = 0
+
   /// The topic as last described; nil until it was found.
   public var topic: TopicFacts? { context.state.facts }
 
@@ -148,6 +152,7 @@ public final class Consumer: @unchecked Sendable {
     case .topic(let facts): context.state.described(facts, into: &context.actions)
     case .failed(let error): context.state.fail(error, into: &context.actions)
     case .ranges(let ranges):
+      endsHeard += 1
       for (partition, range) in ranges { context.state.heard(partition, range, into: &context.actions) }
     case .nothing: break
     }

@@ -1,17 +1,19 @@
 // The settings of a node: one row each (habit: a fact has one table). From this table come the parser, the check of
 // configuration files, the environment names, `--print-config`, the example file and the cluster's fingerprint.
 
+public import Posix
+
 /// What a node was told, every value checked.
 public struct Settings: Sendable {
   public var clusterName = ""
   public var nodeID = ""
   public var dataDir = ""
   public var dataInit = ""
-  public var queryListen = ListenAddress(host: "", port: 0)
+  public var queryListen = HostPort(host: "", port: 0)
   public var queryConnectionsMax = 0
   public var queryConnectionsPerAddressMax = 0
   public var queryThreads = 0
-  public var httpListen = ListenAddress(host: "", port: 0)
+  public var httpListen = HostPort(host: "", port: 0)
   public var kafkaBootstrapServers = ""
   public var kafkaTopic = ""
   public var kafkaGroupID = ""
@@ -31,30 +33,6 @@ public struct Settings: Sendable {
   public var logFormat = ""
 
   init() {}
-}
-
-/// Where to listen: `127.0.0.1:7670`, `[::1]:7670`; port 0 lets the system choose.
-public struct ListenAddress: Hashable, Sendable, CustomStringConvertible {
-  public var host: String
-  public var port: UInt16
-
-  public init(host: String, port: UInt16) {
-    self.host = host
-    self.port = port
-  }
-
-  /// Reads `HOST:PORT`; nil if it is not one.
-  public init?(_ text: String) {
-    guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else {
-      return nil
-    }
-    var host = text[..<colon]
-    if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() }
-    guard !host.isEmpty, !host.contains("[") else { return nil }
-    self.init(host: String(host), port: port)
-  }
-
-  public var description: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
 }
 
 /// One setting: name, form, default, bounds, and one sentence.
@@ -241,13 +219,13 @@ extension SettingRow {
   }
 
   static func address(
-    _ key: String, _ path: Field<ListenAddress>, default text: String,
+    _ key: String, _ path: Field<HostPort>, default text: String,
     _ help: String
   ) -> SettingRow {
     SettingRow(
       key: key, scope: .node, defaultText: text, form: "HOST:PORT", help: help,
       set: { value, settings in
-        guard let address = ListenAddress(value) else {
+        guard let address = HostPort(value) else {
           return "'\(value)' is not HOST:PORT, such as \(text)"
         }
         settings[keyPath: path] = address

@@ -8,12 +8,20 @@ public struct SettingsProblem: Error, Equatable, CustomStringConvertible {
   public let key: String
   public let reason: String
 
+  public init(place: String, key: String, reason: String) {
+    self.place = place
+    self.key = key
+    self.reason = reason
+  }
+
   public var description: String { key.isEmpty ? "\(place): \(reason)" : "\(place): \(key): \(reason)" }
 }
 
 /// All that is wrong, in the order found.
 public struct SettingsProblems: Error, Equatable {
   public let all: [SettingsProblem]
+
+  public init(all: [SettingsProblem]) { self.all = all }
 }
 
 /// Settings with the origin of each value.

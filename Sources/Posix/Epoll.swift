@@ -114,6 +114,15 @@ public final class WakeUp: Sendable {
     _ = withUnsafeBytes(of: &one) { try? SystemCall.write(descriptor.number, $0) }
   }
 
+  /// Waits for a signal and leaves it standing.
+  ///
+  /// - Parameter timeout: longest wait.
+  /// - Returns: whether it was signalled.
+  public func wait(_ timeout: Duration) -> Bool {
+    var ready = pollfd(fd: descriptor.number, events: Int16(POLLIN), revents: 0)
+    return poll(&ready, 1, Int32(clamping: max(0, timeout.nanoseconds / 1_000_000))) == 1
+  }
+
   /// Makes it unreadable again, until the next signal.
   public func clear() {
     var count: UInt64 = 0

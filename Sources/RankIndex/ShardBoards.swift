@@ -51,6 +51,23 @@ public final class ShardBoards: @unchecked Sendable {
   /// Users ever counted by the shard.
   public var users: Int { owner.table.pointee.count }
 
+  /// The number of a user; nil if the shard has never counted the user.
+  ///
+  /// - Parameter user: the id.
+  /// - Returns: the shard's number for the user, or nil.
+  /// - Complexity: O(1) expected.
+  public func number(of user: UserKey) -> UserNumber? {
+    let table = owner.table
+    let number = table.pointee.find(user, hash: table.pointee.hash(user))
+    return number == UserTable.none ? nil : number
+  }
+
+  /// A user's id; its bytes are good as long as the shard or one of its boards lives.
+  ///
+  /// - Parameter number: 0..<`users`.
+  /// - Returns: the id as a key.
+  public func user(_ number: UserNumber) -> UserKey { owner.table.pointee.userKey(number) }
+
   /// Memory of the user table and all boards, in bytes.
   public var memoryBytes: Int {
     owner.table.pointee.bytes + boardsByID.values.reduce(0) { $0 + $1.memoryBytes }

@@ -1,1 +1,0 @@
-// Cluster: see the files beside this one.

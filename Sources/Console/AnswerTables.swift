@@ -1,0 +1,84 @@
+// The answers as tables for people.
+
+public import QueryProtocol
+public import StepModel
+
+extension Table {
+  public init(rows answer: RowsAnswer) {
+    self.init(["#rank", "user", "#steps", "#tied", "#position"])
+    rows = answer.rows.map { ["\($0.rank)", $0.user.text, "\($0.steps)", "\($0.tied)", "\($0.position)"] }
+  }
+
+  public init(rank user: UserID, _ context: AnswerContext, _ answer: RankAnswer) {
+    self.init([
+      "user", "board", "#rank", "#tied", "#steps", "#users", "#to next", "#ahead of next", "#beaten %",
+      "#top %",
+    ])
+    guard answer.onBoard, let standing = Standing(above: answer.above, tied: answer.tied, users: answer.users)
+    else {
+      rows = [[user.text, context.board.description, "-", "-", "0", "\(answer.users)", "-", "-", "-", "-"]]
+      return
+    }
+    rows = [
+      [
+        user.text, context.board.description, "\(answer.rank)", "\(answer.tied)", "\(answer.steps)",
+        "\(answer.users)",
+        answer.nextAboveSteps.map { "\($0 - answer.steps)" } ?? "-",
+        answer.nextBelowSteps.map { "\(answer.steps - $0)" } ?? "-", Table.percent(standing.beaten),
+        standing.topPercentText,
+      ]
+    ]
+  }
+
+  public init(summary answer: SummaryAnswer) {
+    self.init(["board", "#users", "#total steps"] + answer.quantiles.map { "#\($0.q)%" })
+    rows = [
+      [answer.context.board.description, "\(answer.users)", "\(answer.totalSteps)"]
+        + answer.quantiles.map { "\($0.steps)" }
+    ]
+  }
+
+  public init(boards answer: BoardsAnswer) {
+    self.init(["board", "kind", "state", "#users", "#total steps", "starts", "ends"])
+    rows = answer.boards.map {
+      [
+        $0.board.description, $0.board.kind, $0.state.name, "\($0.users)", "\($0.totalSteps)",
+        $0.startsMillis.map(Instant.text) ?? "-", $0.endsMillis.map(Instant.text) ?? "-",
+      ]
+    }
+  }
+
+  public init(status answer: StatusAnswer) {
+    self.init([
+      "#partition", "state", "#watermark", "#end", "#lag", "#counted", "#rejected", "#users", "reason",
+    ])
+    rows = answer.shards.map { shard in
+      [
+        "\(shard.partition)", shard.state.name, "\(shard.watermark)",
+        shard.endOffset < 0 ? "-" : "\(shard.endOffset)",
+        shard.lag < 0 ? "-" : "\(shard.lag)", "\(shard.counted)", "\(shard.rejected.reduce(0, +))",
+        "\(shard.users)",
+        shard.reason,
+      ]
+    }
+  }
+
+  private static func percent(_ value: Double) -> String {
+    let hundredths = Int(value * 100)
+    return hundredths % 100 == 0
+      ? "\(hundredths / 100)" : "\(hundredths / 100).\(hundredths / 10 % 10)\(hundredths % 10)"
+  }
+}
+
+/// Instants as text: `2026-11-24T00:00:00Z`.
+public enum Instant {
+  /// - Parameter milliseconds: since 1970 UTC.
+  /// - Returns: date and time, to the second.
+  public static func text(_ milliseconds: Int64) -> String {
+    let seconds = milliseconds >= 0 ? milliseconds / 1000 : (milliseconds - 999) / 1000
+    let dayNumber = seconds >= 0 ? seconds / 86_400 : (seconds - 86_399) / 86_400
+    let left = Int(seconds - dayNumber * 86_400)
+    let clock = [left / 3600, left / 60 % 60, left % 60].map { ($0 < 10 ? "0" : "") + String($0) }
+    return "\(Day(number: Int32(clamping: dayNumber)))T\(clock.joined(separator: ":"))Z"
+  }
+}

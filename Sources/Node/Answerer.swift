@@ -1,0 +1,378 @@
+// Requests to answers, over the shards of this node. All requests that arrived together are answered from one moment:
+// the shards' gates are entered once, and every answer of the batch carries the same watermarks.
+
+import Bytes
+import Cluster
+import Posix
+import QueryProtocol
+import QueryServer
+import RankIndex
+import StepModel
+
+/// What one thread needs to answer a batch. Not shared between threads.
+final class Answerer: @unchecked Sendable {
+  // Unchecked: one thread has it at a time.
+  private let node: NodeFacts
+  private let scratch = MergeScratch()
+  private var source = ShardSet.Source()
+  /// Wall clock of the batch, milliseconds since 1970.
+  private var now: Int64 = 0
+  private var marks: [ShardMark] = []
+  private var missing: [UInt32] = []
+  private var context: AnswerContext
+  /// The board that `boards` and `context` are filled for.
+  private var opened: BoardID?
+  private var boards: [Board] = []
+  private var ranker = Ranker()
+
+  init(_ node: NodeFacts) {
+    self.node = node
+    context = AnswerContext(board: .all)
+  }
+
+  /// What became of a request.
+  enum Outcome { case answered, notYet }
+
+  /// Enters the shards' gates; `leave` must follow.
+  func enter() {
+    source = node.shards.now
+    now = node.clock.wall / 1_000_000
+    opened = nil
+    marks.removeAll(keepingCapacity: true)
+    missing.removeAll(keepingCapacity: true)
+    for shard in source.shards {
+      shard.gate.enterReading()
+      let numbers = shard.numbers
+      let age =
+        numbers.atEnd ? 0 : numbers.newest < 0 ? ShardMark.unknownAge : UInt64(max(0, now - numbers.newest))
+      marks.append(
+        ShardMark(
+          partition: UInt32(shard.partition), watermark: UInt64(numbers.watermark), ageMillis: age,
+          flags: numbers.usersElsewhere > 0 ? .usersElsewhere : []))
+    }
+    if source.shards.count < Int(source.partitions) {
+      let here = Set(source.shards.map(\.partition))
+      for partition in 0..<source.partitions where !here.contains(partition) {
+        missing.append(UInt32(partition))
+      }
+    }
+    if !missing.isEmpty { node.metrics.counter(.partialAnswers).add() }
+  }
+
+  /// Leaves the gates.
+  func leave() {
+    for shard in source.shards { shard.gate.leaveReading() }
+    boards.removeAll(keepingCapacity: true)
+    source.shards = []
+  }
+
+  /// Looks up the users of RANK requests together, which overlaps their waits for memory. Requests given here are
+  /// answered faster by `answer`, and alike.
+  ///
+  /// - Parameters:
+  ///   - board: the board of all of them.
+  ///   - users: their ids, borrowed until `leave`.
+  func prepareRanks(_ board: BoardName, _ users: [UnsafeRawBufferPointer]) {
+    guard open(board) == nil else { return }
+    ranker.look(users, in: boards)
+  }
+
+  /// Answers a request.
+  ///
+  /// - Returns: `notYet` if the records it waits for are not applied; nothing was written then.
+  func answer(_ incoming: Incoming, into out: inout ByteWriter) -> Outcome {
+    let id = incoming.id
+    for wait in incoming.atLeast {
+      guard let index = marks.firstIndex(where: { $0.partition == wait.partition }) else {
+        let refusal =
+          source.partitions > 0 && wait.partition >= source.partitions
+          ? Refusal(.unknownPartition, "at_least names a partition that the topic does not have")
+          : Refusal(.atLeastTimeout, "at_least names a partition that this node does not have now")
+        ResponseWriter.refusal(id: id, refusal, into: &out)
+        return .answered
+      }
+      if marks[index].watermark <= wait.offset { return .notYet }
+    }
+    switch incoming.request {
+    case .hello:
+      ResponseWriter.refusal(id: id, Refusal(.helloFirst, "HELLO comes first, and once"), into: &out)
+    case .ping: ResponseWriter.ping(id: id, into: &out)
+    case .top(let board, let limit, let from): top(id, board, limit, from, &out)
+    case .rank(let board, let user): rank(id, board, user, &out)
+    case .around(let board, let user, let k): around(id, board, user, k, &out)
+    case .compare(let board, let users): compare(id, board, users, &out)
+    case .summary(let board, let quantiles): summary(id, board, quantiles, &out)
+    case .boards: ResponseWriter.boards(id: id, boardsAnswer(), into: &out)
+    case .status: ResponseWriter.status(id: id, node.status(source), into: &out)
+    case .deadLetters(let position, let limit): deadLetters(id, position, limit, &out)
+    }
+    return .answered
+  }
+
+  // MARK: One request each
+
+  private func rank(_ id: UInt32, _ name: BoardName, _ user: UnsafeRawBufferPointer, _ out: inout ByteWriter)
+  {
+    if let refusal = open(name) { return ResponseWriter.refusal(id: id, refusal, into: &out) }
+    let answer = ranker.rank(user, in: boards, scratch: scratch)
+    ResponseWriter.rank(id: id, context, answer, into: &out)
+  }
+
+  private func top(_ id: UInt32, _ name: BoardName, _ limit: Int, _ from: TopStart, _ out: inout ByteWriter) {
+    if let refusal = open(name) { return ResponseWriter.refusal(id: id, refusal, into: &out) }
+    let merged = MergedBoard(boards, scratch: scratch)
+    var rows = rowsWriter(.top, id, merged, &out)
+    switch from {
+    case .offset(let offset):
+      merged.rows(from: Int(clamping: offset), limit: limit) { row($0, &rows, &out) }
+    case .after(let steps, let user):
+      merged.rows(after: steps, user: UserKey(user), limit: limit) { row($0, &rows, &out) }
+    }
+    rows.end(into: &out)
+  }
+
+  private func around(
+    _ id: UInt32, _ name: BoardName, _ user: UnsafeRawBufferPointer, _ k: Int, _ out: inout ByteWriter
+  ) {
+    if let refusal = open(name) { return ResponseWriter.refusal(id: id, refusal, into: &out) }
+    let merged = MergedBoard(boards, scratch: scratch)
+    var rows = rowsWriter(.around, id, merged, &out)
+    let key = UserKey(user)
+    // Counted in several shards, the user has several rows; the window is around the greatest.
+    let steps = boards.compactMap { board in board.number(of: key).map { board.total(of: $0) } }.max() ?? 0
+    if steps > 0 {
+      let position = merged.position(steps: UInt64(steps), user: key)
+      let start = max(0, min(position - k, merged.users - (2 * k + 1)))
+      merged.rows(from: start, limit: 2 * k + 1) { row($0, &rows, &out) }
+    } else {
+      rows.absent(user, into: &out)
+    }
+    rows.end(into: &out)
+  }
+
+  private func compare(_ id: UInt32, _ name: BoardName, _ users: UserList, _ out: inout ByteWriter) {
+    if let refusal = open(name) { return ResponseWriter.refusal(id: id, refusal, into: &out) }
+    let merged = MergedBoard(boards, scratch: scratch)
+    var found: [MergedRow] = []
+    var absent: [UnsafeRawBufferPointer] = []
+    var seen = Set<UserID>()
+    for user in users {
+      let id = UserID(String(decoding: user, as: UTF8.self))
+      guard let id, seen.insert(id).inserted else { continue }
+      let key = UserKey(user)
+      let (answer, foundIn) = merged.rank(key)
+      guard foundIn > 0 else {
+        absent.append(user)
+        continue
+      }
+      found.append(
+        MergedRow(
+          position: merged.position(steps: answer.steps, user: key), rank: Int(answer.rank),
+          tied: Int(answer.tied),
+          steps: answer.steps, user: key))
+    }
+    found.sort { $0.steps != $1.steps ? $0.steps > $1.steps : MergedBoard.precedes($0.user, $1.user) }
+    var rows = rowsWriter(.compare, id, merged, &out)
+    for each in found { row(each, &rows, &out) }
+    for user in absent { rows.absent(user, into: &out) }
+    rows.end(into: &out)
+  }
+
+  private func summary(
+    _ id: UInt32, _ name: BoardName, _ quantiles: UnsafeRawBufferPointer, _ out: inout ByteWriter
+  ) {
+    if let refusal = open(name) { return ResponseWriter.refusal(id: id, refusal, into: &out) }
+    let merged = MergedBoard(boards, scratch: scratch)
+    let answer = SummaryAnswer(
+      context: context, users: UInt64(merged.users), totalSteps: merged.totalSteps,
+      quantiles: quantiles.map { Quantile(q: $0, steps: UInt64(merged.quantile(Int($0)))) })
+    ResponseWriter.summary(id: id, answer, into: &out)
+  }
+
+  private func boardsAnswer() -> BoardsAnswer {
+    var sums: [BoardID: (users: UInt64, steps: UInt64)] = [:]
+    for shard in source.shards {
+      for board in shard.boards.boards where board.users > 0 {
+        let sum = sums[board.id] ?? (0, 0)
+        sums[board.id] = (sum.users + UInt64(board.users), sum.steps + board.totalSteps)
+      }
+    }
+    let entries = sums.map { id, sum in
+      let period = node.cluster.dayRule.milliseconds(of: id)
+      return BoardEntry(
+        board: id, state: state(of: id), users: sum.users, totalSteps: sum.steps,
+        startsMillis: period?.lowerBound,
+        endsMillis: period?.upperBound)
+    }
+    return BoardsAnswer(
+      shards: marks, missing: missing, boards: entries.sorted { BoardOrder.precedes($0.board, $1.board) })
+  }
+
+  private func deadLetters(_ id: UInt32, _ position: UInt64, _ limit: Int, _ out: inout ByteWriter) {
+    do throws(DeadLetterError) {
+      let page = try node.deadLetters.read(from: Int(clamping: position), limit: limit)
+      let answer = DeadLettersAnswer(
+        letters: page.letters.map { letter in
+          DeadLettersAnswer.Letter(
+            topic: letter.topic, partition: UInt32(letter.partition), offset: letter.offset,
+            timestamp: letter.timestamp,
+            reason: letter.reason, bytes: letter.payload.map { UInt32(clamping: $0.count) },
+            beginning: Array((letter.payload ?? []).prefix(Limits.deadLetterBytesMax)))
+        }, next: UInt64(page.next))
+      ResponseWriter.deadLetters(id: id, answer, into: &out)
+    } catch {
+      ResponseWriter.error(
+        id: id, code: .serverError, text: "the dead-letter file cannot be read: \(error)", into: &out)
+    }
+  }
+
+  // MARK: The board
+
+  /// Fills `boards` and `context` for a board; a refusal if this cluster does not keep it.
+  private func open(_ name: BoardName) -> Refusal? {
+    let id: BoardID
+    switch name {
+    case .today: id = .day(node.cluster.dayRule.day(atMilliseconds: now))
+    case .named(let named): id = named
+    }
+    if opened == id { return nil }
+    switch id {
+    case .day: break
+    case .week where !node.cluster.boardsWeek:
+      return Refusal(.noSuchBoard, "weeks are not ranked here (boards.week)")
+    case .month where !node.cluster.boardsMonth:
+      return Refusal(.noSuchBoard, "months are not ranked here (boards.month)")
+    case .all where !node.cluster.boardsAll:
+      return Refusal(.noSuchBoard, "all time is not ranked here (boards.all)")
+    case .week, .month, .all: break
+    }
+    boards.removeAll(keepingCapacity: true)
+    for shard in source.shards {
+      if let board = shard.boards.board(id) { boards.append(board) }
+    }
+    ranker.reset()
+    context = AnswerContext(board: id, state: state(of: id), shards: marks, missing: missing)
+    opened = id
+    return nil
+  }
+
+  /// Closed once every shard's clock is past the last moment at which an event of the period is accepted.
+  private func state(of id: BoardID) -> BoardState {
+    guard let end = node.cluster.dayRule.milliseconds(of: id)?.upperBound, !source.shards.isEmpty else {
+      return .live
+    }
+    // In `event` mode a day ends with its last offset, UTC-14:00.
+    let lastEnd = node.cluster.dayRule.name == "event" ? end + 14 * 3_600_000 : end
+    let late = lastEnd + node.cluster.acceptLate.nanoseconds / 1_000_000
+    return source.shards.allSatisfy { $0.numbers.clock > late } ? .closed : .live
+  }
+
+  private func rowsWriter(_ kind: Kind, _ id: UInt32, _ merged: MergedBoard, _ out: inout ByteWriter)
+    -> RowsWriter
+  {
+    RowsWriter(kind, id: id, context, users: UInt64(merged.users), totalSteps: merged.totalSteps, into: &out)
+  }
+
+  private func row(_ row: MergedRow, _ rows: inout RowsWriter, _ out: inout ByteWriter) {
+    rows.row(
+      position: UInt64(row.position), rank: UInt64(row.rank), tied: UInt64(row.tied), steps: row.steps,
+      user: row.user,
+      into: &out)
+  }
+}
+
+/// Order of boards in lists: days, weeks, months, all time; newest first.
+enum BoardOrder {
+  static func precedes(_ a: BoardID, _ b: BoardID) -> Bool {
+    let (kindA, numberA) = place(a)
+    let (kindB, numberB) = place(b)
+    return kindA != kindB ? kindA < kindB : numberA > numberB
+  }
+
+  private static func place(_ id: BoardID) -> (kind: Int, number: Int32) {
+    switch id {
+    case .day(let day): (0, day.number)
+    case .week(let monday): (1, monday.number)
+    case .month(let month): (2, month)
+    case .all: (3, 0)
+    }
+  }
+}
+
+/// Ranks of users who were asked for together.
+struct Ranker {
+  private var users: [UnsafeRawBufferPointer] = []
+  private var keys: [UserKey] = []
+  private var totals: [UInt64] = []
+  private var foundIn: [Int] = []
+  private var looked: [UserRank] = []
+  /// The next user that `rank` expects.
+  private var next = 0
+
+  mutating func reset() {
+    users.removeAll(keepingCapacity: true)
+    keys.removeAll(keepingCapacity: true)
+    next = 0
+  }
+
+  /// Looks all users up in all shards.
+  mutating func look(_ users: [UnsafeRawBufferPointer], in boards: [Board]) {
+    reset()
+    self.users = users
+    for user in users { keys.append(UserKey(user)) }
+    totals = [UInt64](repeating: 0, count: keys.count)
+    foundIn = [Int](repeating: 0, count: keys.count)
+    if looked.count < keys.count {
+      looked = [UserRank](repeating: UserRank(number: 0, total: 0, above: 0, tied: 0), count: keys.count)
+    }
+    for board in boards {
+      keys.withUnsafeBufferPointer { keys in
+        looked.withUnsafeMutableBufferPointer { looked in
+          board.ranks(of: keys, into: UnsafeMutableBufferPointer(rebasing: looked[..<keys.count]))
+        }
+      }
+      for index in keys.indices where looked[index].total > 0 {
+        totals[index] += UInt64(looked[index].total)
+        foundIn[index] += 1
+      }
+    }
+  }
+
+  /// The answer for a user; quick if users come in the order in which `look` got them.
+  mutating func rank(_ user: UnsafeRawBufferPointer, in boards: [Board], scratch: MergeScratch) -> RankAnswer
+  {
+    let merged = MergedBoard(boards, scratch: scratch)
+    // Requests that were not answered leave gaps; the bytes are the same ones that `look` got.
+    while next < users.count, users[next].baseAddress != user.baseAddress { next += 1 }
+    guard next < users.count else { return merged.rank(UserKey(user)).answer }
+    defer { next += 1 }
+    return merged.rank(total: totals[next], foundIn: foundIn[next])
+  }
+}
+
+extension Answerer {
+  /// Answers all requests of one turn from one moment.
+  func answer(_ batch: borrowing RequestBatch, into out: inout ByteWriter) {
+    enter()
+    defer { leave() }
+    prepare(batch.requests)
+    for index in 0..<batch.count {
+      switch answer(batch.requests[index], into: &out) {
+      case .answered: break
+      case .notYet: batch.notYet(index)
+      }
+    }
+  }
+
+  /// Looks up together the users of all RANK requests of the first such request's board.
+  private func prepare(_ requests: UnsafeBufferPointer<Incoming>) {
+    var board: BoardName?
+    var users: [UnsafeRawBufferPointer] = []
+    for incoming in requests {
+      guard case .rank(let name, let user) = incoming.request else { continue }
+      if board == nil { board = name }
+      if board == name { users.append(user) }
+    }
+    if let board, users.count > 1 { prepareRanks(board, users) }
+  }
+}

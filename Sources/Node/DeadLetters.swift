@@ -1,0 +1,284 @@
+// The dead-letter file of a node: every record that was not counted, byte for byte, with its reason.
+//
+// `<data.dir>/dead-letters.rms`, records one after the other, little-endian:
+//
+//   offset  bytes
+//        0      4  length of what follows the checksum
+//        4      4  CRC32C of what follows
+//        8      4  partition
+//       12      8  Kafka offset
+//       20      8  Kafka timestamp, milliseconds since 1970
+//       28      1  reason (the raw value of RejectReason)
+//       29      1  length of the topic's name, t
+//       30      1  1 if the record had a payload, 0 if it was null
+//       31      1  0
+//       32      t  topic
+//     32+t         payload
+//
+// A record is keyed by topic, partition and offset: what is in the file already is not written again, so reading a
+// topic anew doubles nothing. A torn last record, from a crash, is cut on opening and said so.
+
+import Bytes
+public import Posix
+public import StepModel
+import Synchronization
+
+/// One record that was not counted.
+public struct DeadLetter: Equatable, Sendable {
+  public let topic: String
+  public let partition: Int32
+  public let offset: Int64
+  /// Kafka timestamp of the record, milliseconds since 1970.
+  public let timestamp: Int64
+  public let reason: RejectReason
+  /// The record's bytes; nil if it had none (a null payload).
+  public let payload: [UInt8]?
+
+  public init(
+    topic: String, partition: Int32, offset: Int64, timestamp: Int64, reason: RejectReason, payload: [UInt8]?
+  ) {
+    self.topic = topic
+    self.partition = partition
+    self.offset = offset
+    self.timestamp = timestamp
+    self.reason = reason
+    self.payload = payload
+  }
+}
+
+/// Why the dead-letter file cannot be used.
+public enum DeadLetterError: Error, Equatable {
+  /// The disk refused; what was being written may be there in part and is cut on the next opening.
+  case disk(SystemError)
+  /// A record inside the file does not match its checksum: the file was changed by something else.
+  case damaged(path: String, atByte: Int)
+}
+
+/// The dead-letter file, open for appending. Any thread may call; appends are one write each.
+public final class DeadLetters: Sendable {
+  static let headBytes = 32
+  /// Largest record: Kafka's own limit of a message and a head; longer lengths in the file are damage.
+  static let recordBytesMax = 1 << 30
+
+  /// Bytes at the end of the file that were no whole record and were cut on opening.
+  public let tornBytes: Int
+  private let file: File
+  private let state: Mutex<State>
+
+  private struct State: ~Copyable {
+    /// Greatest offset in the file, by topic and partition.
+    var newest: [Place: Int64]
+    var end: Int
+    var buffer = ByteWriter(limit: DeadLetters.recordBytesMax, reserved: 64 << 10)
+  }
+
+  fileprivate struct Place: Hashable {
+    let topic: String
+    let partition: Int32
+  }
+
+  /// A batch of dead letters of one partition, under way to the file.
+  public struct Batch: ~Copyable {
+    fileprivate var buffer = ByteWriter(limit: DeadLetters.recordBytesMax, reserved: 4 << 10)
+    fileprivate let place: Place
+    fileprivate let newest: Int64
+    fileprivate var last: Int64
+
+    /// Takes a record; one that is in the file already is left out.
+    ///
+    /// - Parameters:
+    ///   - offset: Kafka offset, greater than that of the record before.
+    ///   - timestamp: Kafka timestamp, milliseconds since 1970.
+    ///   - reason: why it was not counted.
+    ///   - payload: the record's bytes; nil base address for none.
+    public mutating func add(
+      offset: Int64, timestamp: Int64, reason: RejectReason, payload: UnsafeRawBufferPointer
+    ) {
+      guard offset > newest else { return }
+      last = offset
+      let start = buffer.count
+      buffer.integer(UInt32(0))
+      buffer.integer(UInt32(0))
+      buffer.integer(place.partition)
+      buffer.integer(offset)
+      buffer.integer(timestamp)
+      buffer.integer(reason.rawValue)
+      buffer.integer(UInt8(truncatingIfNeeded: place.topic.utf8.count))
+      buffer.integer(UInt8(payload.baseAddress == nil ? 0 : 1))
+      buffer.integer(UInt8(0))
+      for byte in place.topic.utf8 { buffer.integer(byte) }
+      buffer.bytes(payload)
+      let body = UnsafeRawBufferPointer(rebasing: buffer.unsafeBytes[(start + 8)...])
+      buffer.patch(UInt32(body.count), at: start)
+      buffer.patch(Checksum.crc32c(body), at: start + 4)
+    }
+  }
+
+  /// Opens the file, cuts a torn end, and learns what it holds.
+  ///
+  /// - Parameters:
+  ///   - folder: the node's data folder; must exist.
+  ///   - files: the file system.
+  /// - Throws: `damaged` if a record before the end is not whole; `disk` if the disk refuses.
+  /// - Complexity: reads the whole file once.
+  public init(folder: String, files: Files = Files()) throws(DeadLetterError) {
+    let path = DeadLetters.path(folder)
+    do throws(SystemError) {
+      file = try files.open(path, .update)
+    } catch { throw .disk(error) }
+    var newest: [Place: Int64] = [:]
+    var whole = 0
+    let size: Int
+    do throws(SystemError) { size = try file.bytesCount() } catch { throw .disk(error) }
+    try DeadLetters.scan(file, from: 0, limit: .max) { letter, end in
+      newest[Place(topic: letter.topic, partition: letter.partition)] = letter.offset
+      whole = end
+    }
+    tornBytes = size - whole
+    if tornBytes > 0 {
+      do throws(SystemError) { try file.truncate(bytesCount: whole) } catch { throw .disk(error) }
+    }
+    state = Mutex(State(newest: newest, end: whole))
+  }
+
+  /// The file's path in a data folder.
+  public static func path(_ folder: String) -> String { folder + "/dead-letters.rms" }
+
+  /// Starts a batch of one partition. One batch a partition at a time.
+  ///
+  /// - Parameters:
+  ///   - topic: at most 249 bytes, as Kafka has it.
+  ///   - partition: Kafka partition.
+  /// - Returns: an empty batch.
+  public func batch(topic: String, partition: Int32) -> Batch {
+    let place = Place(topic: topic, partition: partition)
+    let newest = state.withLock { $0.newest[place] ?? -1 }
+    return Batch(place: place, newest: newest, last: newest)
+  }
+
+  /// Writes a batch to the end of the file in one call.
+  ///
+  /// - Parameter batch: what to write.
+  /// - Throws: `disk` if the disk refuses; the batch can be given again then.
+  public func append(_ batch: borrowing Batch) throws(DeadLetterError) {
+    if batch.buffer.isEmpty { return }
+    let bytes = batch.buffer.unsafeBytes
+    let place = batch.place
+    let last = batch.last
+    let failure: SystemError? = state.withLock { state in
+      do throws(SystemError) {
+        try file.write(bytes, at: state.end)
+      } catch { return error }
+      state.end += bytes.count
+      state.newest[place] = last
+      return nil
+    }
+    if let failure { throw .disk(failure) }
+  }
+
+  /// Reads records from a place in the file.
+  ///
+  /// - Parameters:
+  ///   - position: 0, or the position that an earlier call returned.
+  ///   - limit: most records to return, 1 or more.
+  /// - Returns: records in the order of the file, and where to go on; no records at the end.
+  /// - Throws: `damaged` if the bytes there are no record, `disk` if the disk refuses.
+  public func read(
+    from position: Int, limit: Int
+  ) throws(DeadLetterError) -> (letters: [DeadLetter], next: Int) {
+    var letters: [DeadLetter] = []
+    var next = position
+    try DeadLetters.scan(file, from: position, limit: limit) { letter, end in
+      letters.append(letter)
+      next = end
+    }
+    return (letters, next)
+  }
+
+  /// Walks whole records; stops at the end, or at a tail that is no whole record.
+  private static func scan(
+    _ file: borrowing File, from position: Int, limit: Int, _ found: (DeadLetter, _ end: Int) -> Void
+  ) throws(DeadLetterError) {
+    var window = try read(file, at: position, bytes: windowBytes)
+    var place = position
+    var start = 0
+    var left = limit
+    while left > 0 {
+      var whole = length(window, start)
+      if whole.map({ $0 > window.count - start }) ?? true, start > 0 || window.count == windowBytes {
+        window = try read(file, at: place, bytes: max(windowBytes, whole ?? 0))
+        start = 0
+        whole = length(window, start)
+      }
+      guard let whole, whole <= window.count else { return }
+      let letter = window.withUnsafeBytes {
+        decode(UnsafeRawBufferPointer(rebasing: $0[start..<(start + whole)]))
+      }
+      guard let letter else {
+        if try read(file, at: place + whole, bytes: 1).isEmpty { return }
+        throw .damaged(path: file.path, atByte: place)
+      }
+      start += whole
+      place += whole
+      left -= 1
+      found(letter, place)
+    }
+  }
+
+  private static let windowBytes = 256 << 10
+
+  /// Bytes of the record that starts there, head included; nil if not even the head is there or its length is absurd.
+  private static func length(_ window: [UInt8], _ start: Int) -> Int? {
+    guard window.count - start >= headBytes else { return nil }
+    let length = window.withUnsafeBytes {
+      Int(UInt32(littleEndian: $0.loadUnaligned(fromByteOffset: start, as: UInt32.self)))
+    }
+    return length >= headBytes - 8 && length <= recordBytesMax ? length + 8 : nil
+  }
+
+  private static func read(_ file: borrowing File, at place: Int, bytes: Int) throws(DeadLetterError)
+    -> [UInt8]
+  {
+    var window = [UInt8](repeating: 0, count: bytes)
+    var filled = 0
+    while filled < bytes {
+      var outcome: Result<Int, SystemError> = .success(0)
+      window.withUnsafeMutableBytes { room in
+        do throws(SystemError) {
+          let rest = UnsafeMutableRawBufferPointer(rebasing: room[filled...])
+          outcome = .success(try file.read(at: place + filled, into: rest))
+        } catch { outcome = .failure(error) }
+      }
+      switch outcome {
+      case .failure(let error): throw .disk(error)
+      case .success(0): return Array(window[..<filled])
+      case .success(let count): filled += count
+      }
+    }
+    return window
+  }
+
+  /// One whole record; nil if it does not match its checksum or its own lengths.
+  private static func decode(_ record: UnsafeRawBufferPointer) -> DeadLetter? {
+    var reader = ByteReader(record)
+    do throws(ByteError) {
+      let length = try reader.integer(UInt32.self)
+      let checksum = try reader.integer(UInt32.self)
+      guard Int(length) == reader.left,
+        Checksum.crc32c(UnsafeRawBufferPointer(rebasing: record[8...])) == checksum
+      else { return nil }
+      let partition = try reader.integer(Int32.self)
+      let offset = try reader.integer(Int64.self)
+      let timestamp = try reader.integer(Int64.self)
+      guard let reason = RejectReason(rawValue: try reader.integer(UInt8.self)) else { return nil }
+      let topicBytes = try reader.integer(UInt8.self)
+      let hasPayload = try reader.integer(UInt8.self)
+      _ = try reader.integer(UInt8.self)
+      let topic = String(decoding: try reader.bytes(Int(topicBytes)), as: UTF8.self)
+      let payload = Array(reader.rest())
+      return DeadLetter(
+        topic: topic, partition: partition, offset: offset, timestamp: timestamp, reason: reason,
+        payload: hasPayload == 1 ? payload : nil)
+    } catch { return nil }
+  }
+}

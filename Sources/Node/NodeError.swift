@@ -1,0 +1,64 @@
+// Why a node does not start or does not go on; each case has the exit code that tells a supervisor what to do.
+
+public import KafkaSource
+public import Posix
+
+/// Why a node ends.
+public enum NodeError: Error, CustomStringConvertible {
+  /// The settings are wrong: restarting does not help.
+  case settings(SettingsProblems)
+  /// The data folder is not to be used.
+  case folder(SystemError)
+  /// The dead-letter file is damaged, or the disk fails.
+  case deadLetters(DeadLetterError)
+  /// The query address is taken or is not ours.
+  case listen(ListenError)
+  /// The Kafka client refused its settings or stopped for good.
+  case kafka(KafkaError)
+  /// The kernel refused something that a node cannot be without.
+  case system(SystemError)
+
+  /// Exit code after systemd.exec(5).
+  public var exitCode: Int32 {
+    switch self {
+    case .settings: 78
+    case .folder(let error):
+      switch error.errno {
+      case .accessDenied, .notPermitted, .readOnly: 77
+      case .notFolder, .noSuchFile: 78
+      default: 74
+      }
+    case .deadLetters: 74
+    case .listen: 69
+    case .kafka(.setting): 78
+    case .kafka: 70
+    case .system: 71
+    }
+  }
+
+  /// A sentence that names the thing and the remedy.
+  public var description: String {
+    switch self {
+    case .settings(let problems): problems.all.map(\.description).joined(separator: "\n")
+    case .folder(let error):
+      switch error.errno {
+      case .accessDenied, .notPermitted, .readOnly:
+        "data.dir: \(error); give the folder to the user that runs rmsd, or set data.dir to another"
+      case .notFolder: "data.dir: \(error); a file is in the way, set data.dir to another place"
+      case .noSuchFile: "data.dir: \(error); make it (or mount it), or set data.init = auto"
+      default: "data.dir: \(error)"
+      }
+    case .deadLetters(.disk(let error)): "the dead-letter file: \(error)"
+    case .deadLetters(.damaged(let path, let place)):
+      "the dead-letter file \(path) is damaged at byte \(place); move it away to start a new one"
+    case .listen(let error): "query.listen: \(error)"
+    case .kafka(let error): error.description
+    case .system(let error): error.description
+    }
+  }
+
+  /// Runs `body`; what the kernel refuses becomes `system`.
+  public static func catching<R>(_ body: () throws(SystemError) -> R) throws(NodeError) -> R {
+    do { return try body() } catch { throw .system(error) }
+  }
+}

@@ -1,0 +1,193 @@
+// A node: data folder, dead letters, shards fed by Kafka, a query server over them. Wiring, nothing else.
+
+import Bytes
+import KafkaSource
+public import Posix
+import QueryProtocol
+import QueryServer
+import StepModel
+import Synchronization
+public import Telemetry
+
+/// One node in this process. Start it once, stop it once.
+public final class NodeService: Sendable {
+  private let facts: NodeFacts
+  private let ingest: Ingest
+  private let server: Server
+  private let failed: Mutex<NodeError?>
+  private let observer: NodeObserver
+
+  /// Where queries are answered; the port is the real one if the setting was 0.
+  public var queryAddress: HostPort { server.address }
+
+  /// Why the node cannot go on; nil while it can.
+  public var failure: NodeError? { failed.withLock { $0 } }
+
+  /// Opens the data folder and answers queries from here on; reads nothing from Kafka yet.
+  ///
+  /// - Parameters:
+  ///   - settings: every value checked.
+  ///   - diagnostics: where the node tells what happens.
+  ///   - clock: tells the time; days and ages in answers come from it, totals never.
+  /// - Throws: `NodeError`, each case with its exit code.
+  public init(_ settings: Settings, diagnostics: Diagnostics, clock: Clock = .system) throws(NodeError) {
+    let cluster: ClusterSettings
+    do throws(SettingsProblems) { cluster = try settings.cluster() } catch { throw .settings(error) }
+    let deadLetters = try NodeService.openDeadLetters(settings, diagnostics)
+    let metrics = Metrics()
+    metrics.gauge(.buildInfo, Version.text).set(1)
+    let facts = NodeFacts(
+      settings: settings, cluster: cluster, deadLetters: deadLetters, metrics: metrics,
+      diagnostics: diagnostics,
+      clock: clock)
+    let observer = NodeObserver(facts)
+    self.facts = facts
+    self.observer = observer
+    failed = Mutex(nil)
+    var limits = ServerLimits()
+    limits.connectionsMax = settings.queryConnectionsMax
+    limits.connectionsPerAddressMax = settings.queryConnectionsPerAddressMax
+    limits.connectionRatePerAddressMax = max(
+      limits.connectionRatePerAddressMax, settings.queryConnectionsPerAddressMax)
+    var serving = ServerSettings(
+      listen: settings.queryListen,
+      hello: HelloAnswer(
+        version: Limits.version, node: settings.nodeID, cluster: settings.clusterName, software: Version.text)
+    )
+    serving.workerCount = settings.queryThreads
+    serving.limits = limits
+    do throws(ServerError) {
+      server = try Server(
+        serving, handler: NodeQueries(facts), metrics: metrics, diagnostics: diagnostics, clock: clock)
+    } catch {
+      switch error {
+      case .listen(let error): throw .listen(error)
+      case .system(let error): throw .system(error)
+      }
+    }
+    let consumer = ConsumerSettings(
+      bootstrapServers: settings.kafkaBootstrapServers, topic: settings.kafkaTopic,
+      groupID: settings.kafkaGroupID,
+      clientID: "\(settings.nodeID)@\(server.address)",
+      properties: settings.kafkaOther.sorted { $0.key < $1.key }.map { ($0.key, $0.value) },
+      addsIncrements: cluster.stepsMode == .increment)
+    let topic = settings.kafkaTopic
+    do throws(KafkaError) {
+      ingest = try Ingest(
+        consumer, shards: facts.shards, diagnostics: diagnostics,
+        makeShard: { partition throws(SystemError) in
+          Shard(
+            partition: partition, topic: topic, start: 0, settings: cluster, deadLetters: deadLetters,
+            observer: observer)
+        }, onFatal: { [weak observer] in observer?.fail(.kafka($0)) })
+    } catch { throw .kafka(error) }
+    observer.onFailure = { [weak self] error in self?.failed.withLock { $0 = $0 ?? error } }
+    observer.onMove = { [weak server] in server?.watermarksMoved() }
+  }
+
+  /// Reads Kafka from here on.
+  ///
+  /// - Throws: `system` if the kernel has no thread to give.
+  public func start() throws(NodeError) {
+    try NodeError.catching { () throws(SystemError) in try ingest.start() }
+    facts.diagnostics.log(
+      .info, "node started",
+      [.node: facts.settings.nodeID, .address: "\(server.address)", .topic: facts.settings.kafkaTopic])
+  }
+
+  /// Finishes the requests under way, leaves the group and ends all threads.
+  public func stop() {
+    server.drain(within: .seconds(5))
+    ingest.stop()
+    facts.diagnostics.log(.info, "node stopped", [.node: facts.settings.nodeID])
+  }
+
+  private static func openDeadLetters(
+    _ settings: Settings, _ diagnostics: Diagnostics
+  ) throws(NodeError) -> DeadLetters {
+    let files = Files()
+    do throws(SystemError) {
+      if settings.dataInit == "strict" {
+        guard files.isFolder(settings.dataDir) else {
+          throw SystemError(call: "open", errno: .noSuchFile, subject: settings.dataDir)
+        }
+      } else if !files.isFolder(settings.dataDir) {
+        try files.makeFolder(settings.dataDir)
+        diagnostics.log(.info, "data folder made", [.path: settings.dataDir])
+      }
+    } catch { throw .folder(error) }
+    do throws(DeadLetterError) {
+      let deadLetters = try DeadLetters(folder: settings.dataDir)
+      if deadLetters.tornBytes > 0 {
+        diagnostics.log(
+          .warning, "a torn record at the end of the dead-letter file was cut",
+          [.bytes: "\(deadLetters.tornBytes)", .path: DeadLetters.path(settings.dataDir)])
+      }
+      return deadLetters
+    } catch {
+      if case .disk(let error) = error { throw .folder(error) }
+      throw .deadLetters(error)
+    }
+  }
+}
+
+/// Answers requests for the server; each thread that asks gets an answerer of its own.
+final class NodeQueries: QueryHandler {
+  private let facts: NodeFacts
+  private let idle = Mutex(Idle())
+
+  /// Answerers that no thread has now; whoever takes one has it alone.
+  private struct Idle: @unchecked Sendable { var answerers: [Answerer] = [] }
+
+  init(_ facts: NodeFacts) { self.facts = facts }
+
+  /// Header and context of an answer over as many shards as a cluster may have.
+  var answerOverheadBytes: Int { 64 + 25 * max(1, Int(facts.shards.now.partitions)) }
+
+  func answer(_ batch: borrowing RequestBatch, into out: inout ByteWriter) {
+    let answerer = idle.withLock { $0.answerers.popLast() } ?? Answerer(facts)
+    answerer.answer(batch, into: &out)
+    idle.withLock { $0.answerers.append(answerer) }
+  }
+}
+
+/// What shards tell the rest of the node.
+final class NodeObserver: ShardObserver, @unchecked Sendable {
+  // Unchecked: `onMove` and `onFailure` are set once, before any shard exists.
+  private let facts: NodeFacts
+  var onMove: () -> Void = {}
+  var onFailure: (NodeError) -> Void = { _ in }
+
+  init(_ facts: NodeFacts) { self.facts = facts }
+
+  func shardMoved(_ shard: Shard) { onMove() }
+
+  func shardFailed(_ shard: Shard, _ reason: String) {
+    facts.metrics.counter(.deadLetterFailures).add()
+    facts.diagnostics.log(.error, "shard stopped", [.partition: "\(shard.partition)", .reason: reason])
+  }
+
+  func fail(_ error: NodeError) { onFailure(error) }
+
+  /// A user who is in another shard too was not kept in one partition: said, and counted.
+  func usersAppeared(_ shard: Shard, _ numbers: Range<Int>) {
+    var found = 0
+    for other in facts.shards.now.shards where other !== shard {
+      let count = other.gate.read { () -> Int in
+        guard other.boards.users > 0 else { return 0 }
+        return numbers.reduce(0) {
+          $0 + (other.boards.number(of: shard.boards.user(UInt32($1))) == nil ? 0 : 1)
+        }
+      }
+      if count > 0 {
+        found += count
+        other.noteUsersElsewhere(count)
+      }
+    }
+    guard found > 0 else { return }
+    shard.noteUsersElsewhere(found)
+    facts.diagnostics.log(
+      .warning, "users report in more than one partition; their totals add up in RANK, order is per shard",
+      [.shard: "\(shard.partition)", .users: "\(found)", .remedy: "key the records by user id"])
+  }
+}

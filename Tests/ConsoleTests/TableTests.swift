@@ -1,0 +1,39 @@
+// Tables stay straight and harmless whatever the user ids hold.
+
+import Console
+import Testing
+
+@Suite struct TableTests {
+  private var table: Table {
+    var table = Table(["#rank", "user", "#steps"])
+    table.rows = [["1", "anna", "12000"], ["2", "b\u{1B}[2Jé", "7"], ["3", "日本\u{202E}x", "5"]]
+    return table
+  }
+
+  @Test("numbers stand right, text left, and wide characters count two columns")
+  func aligned() {
+    #expect(
+      table.aligned(width: 0) == """
+        RANK  USER           STEPS
+           1  anna           12000
+           2  b\\u{1b}[2Jé        7
+           3  日本\\u{202e}x      5
+
+        """)
+  }
+
+  @Test("a narrow terminal cuts the text column, never the numbers", arguments: [20, 22, 24])
+  func narrow(width: Int) {
+    let lines = table.aligned(width: width).split(separator: "\n")
+    #expect(lines.allSatisfy { Terminal.width(String($0)) <= max(width, 21) })
+    #expect(lines[1].hasSuffix("12000"))
+  }
+
+  @Test("CSV quotes what needs it and keeps the rest exact; TSV escapes tab, newline and backslash")
+  func separated() {
+    var table = Table(["user", "#steps"])
+    table.rows = [["a,\"b\"", "1"], ["c\u{1B}\\\t", "2"]]
+    #expect(table.separated(by: ",") == "user,steps\n\"a,\"\"b\"\"\",1\nc\u{1B}\\\t,2\n")
+    #expect(table.separated(by: "\t") == "user\tsteps\na,\"b\"\t1\nc\u{1B}\\\\\\t\t2\n")
+  }
+}

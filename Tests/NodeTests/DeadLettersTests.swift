@@ -1,0 +1,107 @@
+// The dead-letter file: byte for byte, once each, and honest about a torn end.
+
+import Node
+import Posix
+import StepModel
+import TestSupport
+import Testing
+
+@Suite struct DeadLettersTests {
+  private func withFolder(_ body: (String) throws -> Void) throws {
+    let folder = TemporaryFolder()
+    try body(folder.path)
+  }
+
+  private func some(_ seed: Seed, _ count: Int) -> [DeadLetter] {
+    var random = seed.random
+    return (0..<count).map { index in
+      let bytes = (0..<Int.random(in: 0...300, using: &random)).map { _ in
+        UInt8.random(in: 0...255, using: &random)
+      }
+      return DeadLetter(
+        topic: "steps", partition: 3, offset: Int64(index * 2),
+        timestamp: Int64.random(in: 0...9_999, using: &random),
+        reason: RejectReason.allCases.randomElement(using: &random) ?? .late,
+        payload: Bool.random(using: &random) || index % 7 == 0 ? bytes : nil)
+    }
+  }
+
+  private func write(_ letters: some Sequence<DeadLetter>, _ file: DeadLetters) throws {
+    var batch = file.batch(topic: "steps", partition: 3)
+    for letter in letters {
+      (letter.payload ?? []).withUnsafeBytes { bytes in
+        // An empty array may have no base address; only a null payload may look like none.
+        let place = letter.payload == nil ? nil : bytes.baseAddress ?? UnsafeRawPointer(bitPattern: 1)
+        batch.add(
+          offset: letter.offset, timestamp: letter.timestamp, reason: letter.reason,
+          payload: UnsafeRawBufferPointer(start: place, count: bytes.count))
+      }
+    }
+    try file.append(batch)
+  }
+
+  @Test("what is written is read back byte for byte, in pages of any size", arguments: Seed.some(5))
+  func roundTrip(seed: Seed) throws {
+    try withFolder { folder in
+      let letters = some(seed, 2_000)
+      let file = try DeadLetters(folder: folder)
+      try write(letters, file)
+      var read: [DeadLetter] = []
+      var position = 0
+      var random = seed.random
+      while true {
+        let page = try file.read(from: position, limit: Int.random(in: 1...500, using: &random))
+        if page.letters.isEmpty { break }
+        read += page.letters
+        position = page.next
+      }
+      #expect(read == letters)
+    }
+  }
+
+  @Test("reading the topic anew writes nothing twice, also after a restart", arguments: Seed.some(5))
+  func onceEach(seed: Seed) throws {
+    try withFolder { folder in
+      let letters = some(seed, 300)
+      try write(letters[..<100], try DeadLetters(folder: folder))
+      let file = try DeadLetters(folder: folder)
+      try write(letters[50..<200], file)
+      try write(letters, file)
+      #expect(try file.read(from: 0, limit: 1_000).letters == letters)
+    }
+  }
+
+  @Test("a file cut at any byte opens with its whole records, and says how many bytes were torn")
+  func tornTail() throws {
+    let letters = some(Seed(7), 6)
+    try withFolder { folder in
+      try write(letters, try DeadLetters(folder: folder))
+      let whole = try Files().read(whole: DeadLetters.path(folder))
+      for cut in 0..<whole.count {
+        let file = try Files().open(DeadLetters.path(folder), .replace)
+        try whole[..<cut].withUnsafeBytes { bytes throws in try file.write(bytes, at: 0) }
+        let opened = try DeadLetters(folder: folder)
+        let kept = try opened.read(from: 0, limit: 100).letters
+        #expect(kept == Array(letters[..<kept.count]), "cut at \(cut)")
+        let size = try Files().read(whole: DeadLetters.path(folder)).count
+        #expect(size + opened.tornBytes == cut)
+        try write(letters, opened)
+        #expect(try opened.read(from: 0, limit: 100).letters == letters, "cut at \(cut)")
+      }
+    }
+  }
+
+  @Test("a changed byte before the last record is damage, named by its place")
+  func damage() throws {
+    try withFolder { folder in
+      try write(some(Seed(9), 6), try DeadLetters(folder: folder))
+      var bytes = try Files().read(whole: DeadLetters.path(folder))
+      bytes[20] ^= 1
+      let file = try Files().open(DeadLetters.path(folder), .update)
+      try bytes.withUnsafeBytes { bytes throws in try file.write(bytes, at: 0) }
+      #expect(throws: DeadLetterError.damaged(path: DeadLetters.path(folder), atByte: 0)) {
+        _ = try DeadLetters(folder: folder)
+      }
+    }
+  }
+}
