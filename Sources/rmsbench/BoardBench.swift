@@ -90,7 +90,7 @@ private struct BoardBench {
   let parameters: BoardBenchParameters
   var checksum: UInt64 = 0xCBF2_9CE4_8422_2325
   var wrong = 0
-  private var random = BenchRandom()
+  private var random = BenchRandom(seed: 1)
   private let events: UnsafeMutablePointer<StepEvent>
   private let outcomes: UnsafeMutablePointer<ApplyOutcome>
 
@@ -345,19 +345,6 @@ private struct Stopwatch {
     var time = timespec()
     clock_gettime(clock, &time)
     return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
-  }
-}
-
-/// xorshift64*: the same numbers on every machine.
-private struct BenchRandom {
-  private var state: UInt64 = 0x9E37_79B9_7F4A_7C15
-
-  /// The next number below a bound, which is above 0.
-  mutating func below(_ bound: UInt64) -> UInt64 {
-    state ^= state >> 12
-    state ^= state << 25
-    state ^= state >> 27
-    return (state &* 0x2545_F491_4F6C_DD1D).multipliedFullWidth(by: bound).high
   }
 }
 
