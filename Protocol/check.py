@@ -244,7 +244,7 @@ def check_errors(tally, client, board):
     for name, data, ident, error in (
         ("limit 0", rms.encode_request(top | {"limit": 0}), 7_000_001, "limit_out_of_bounds"),
         ("limit above rows_max", rms.encode_request(top | {"limit": 10_001}), 7_000_001, "limit_out_of_bounds"),
-        ("a board of 9999", rms.encode_request(top | {"board": "9999-12-31"}), 7_000_001, "no_such_board"),
+        ("a board kind that there is not", good[:12] + b"\x09\x00\x00\x00\x00" + good[17:], 7_000_001, "no_such_board"),
         ("a week not by its Monday", good[:12] + b"\x02\x01\x00\x00\x00" + good[17:], 7_000_001, "no_such_board"),
         ("an unknown kind", raw(kind=99), 7_000_002, "unknown_kind"),
         ("a reserved kind", raw(kind=11), 7_000_002, "unsupported"),

@@ -59,7 +59,8 @@ public struct Generator: ~Copyable {
   public init(_ plan: GeneratorPlan) {
     precondition(plan.users >= 1 && plan.sources >= 1, "a generator needs users and sources")
     self.plan = plan
-    state = plan.seed &* 0x9E37_79B9_7F4A_7C15
+    // Mixed, or neighbouring seeds would walk through the same numbers one step apart.
+    state = Generator.mixed(plan.seed &+ 0x2545_F491_4F6C_DD1D)
     user = .allocate(byteCount: 36, alignment: 8)
     text = .allocate(byteCount: Generator.textBytesMax, alignment: 8)
   }

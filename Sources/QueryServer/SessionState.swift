@@ -206,7 +206,8 @@ public struct SessionState: Sendable {
       return .refuse(
         id: id, Refusal(.deadlineExceeded, "the deadline was 0 on arrival"), consumed: consumed)
     }
-    if case .ping = incoming.request { return .ping(id: id, consumed: consumed) }
+    // A PING that waits for an offset is answered where watermarks are known.
+    if case .ping = incoming.request, incoming.atLeast.isEmpty { return .ping(id: id, consumed: consumed) }
     return .request(incoming, consumed: consumed)
   }
 
