@@ -4,22 +4,11 @@
 //     shard 0   9 7 7 4        merged position of a row = sum over shards of the rows before it
 //     shard 1   8 7 2          page from position p: find where p falls in each shard, then merge k ways
 //
-// The caller keeps the shards still (inside their gates) from `init` to the last answer.
+// The caller keeps the shards still (inside their gates) from `open` to `close`.
 
 public import QueryProtocol
 public import RankIndex
 public import StepModel
-
-/// Memory that a reader lends to merged boards; one reader at a time. It grows to the largest page asked for.
-public final class MergeScratch {
-  fileprivate var rowScratch = RowScratch()
-  fileprivate var rows: [[BoardRow]] = []
-  fileprivate var starts: [Int] = []
-  fileprivate var ends: [Int] = []
-  fileprivate var cuts: [Int] = []
-
-  public init() {}
-}
 
 /// A row of a merged board; the key is good as long as the shards stand still.
 public struct MergedRow {
@@ -38,28 +27,86 @@ public struct MergedRow {
   }
 }
 
-/// A board as the sum of its shards.
-public struct MergedBoard {
-  /// Ties up to this many are sorted to find a place among them; beyond, places are found by bisection.
-  static let tiesSortedMax = 4_096
-
-  private let boards: [Board]
-  private let scratch: MergeScratch
+/// A board as the sum of its shards. One reader has one and opens it on a board after the other; not for two threads.
+public final class MergedBoard {
+  private let tiesSortedMax: Int
 
   /// Users of all shards. A user counted in two shards counts twice here.
-  public let users: Int
+  public private(set) var users = 0
   /// Steps of all users.
-  public let totalSteps: UInt64
+  public private(set) var totalSteps: UInt64 = 0
 
+  /// Keeps the boards alive; they are read through `parts`, without counting references for each question.
+  private var owned: [Board] = []
+  private var parts: UnsafeMutablePointer<Unmanaged<Board>>
+  private var partsMax = 8
+  private var count = 0
+  private let rowScratch = RowScratch()
+  private var rows: [[BoardRow]] = []
+  private var starts: [Int] = []
+  private var ends: [Int] = []
+  private var cuts: [Int] = []
+
+  /// - Parameter tiesSortedMax: users of one total up to this many are sorted to find a place among them; beyond,
+  ///   places are found by bisection.
+  public init(tiesSortedMax: Int = 4_096) {
+    self.tiesSortedMax = tiesSortedMax
+    parts = .allocate(capacity: partsMax)
+  }
+
+  deinit { parts.deallocate() }
+
+  /// Reads these boards from here on.
+  ///
+  /// - Parameter boards: the same period in each shard that has it; they stand still until `close`.
+  public func open(_ boards: [Board]) {
+    if boards.count > partsMax {
+      parts.deallocate()
+      partsMax = boards.count * 2
+      parts = .allocate(capacity: partsMax)
+    }
+    owned = boards
+    count = boards.count
+    users = 0
+    totalSteps = 0
+    for (index, board) in boards.enumerated() {
+      parts[index] = Unmanaged.passUnretained(board)
+      users += board.users
+      totalSteps += board.totalSteps
+    }
+    while rows.count < count { rows.append([]) }
+  }
+
+  /// Lets go of the boards.
+  public func close() {
+    owned.removeAll(keepingCapacity: true)
+    count = 0
+    users = 0
+    totalSteps = 0
+  }
+
+  @inline(__always) private func part<R>(_ index: Int, _ body: (Board) -> R) -> R {
+    parts[index]._withUnsafeGuaranteedRef(body)
+  }
+
+  /// Looks many users up in all shards at once, which overlaps their waits for memory.
+  ///
   /// - Parameters:
-  ///   - boards: the same period in each shard that has it.
-  ///   - scratch: the reader's own.
-  public init(_ boards: [Board], scratch: MergeScratch) {
-    self.boards = boards
-    self.scratch = scratch
-    users = boards.reduce(0) { $0 + $1.users }
-    totalSteps = boards.reduce(0) { $0 + $1.totalSteps }
-    while scratch.rows.count < boards.count { scratch.rows.append([]) }
+  ///   - keys: the ids.
+  ///   - found: room for as many entries: the user's total over all shards, and in how many shards there is one.
+  public func totals(
+    of keys: UnsafeBufferPointer<UserKey>, into found: UnsafeMutablePointer<(total: UInt64, shards: Int)>
+  ) {
+    for index in 0..<keys.count { found[index] = (0, 0) }
+    withUnsafeTemporaryAllocation(of: UserRank.self, capacity: keys.count) { ranks in
+      for shard in 0..<count {
+        part(shard) { $0.ranks(of: keys, into: ranks) }
+        for index in 0..<keys.count where ranks[index].total > 0 {
+          found[index].total += UInt64(ranks[index].total)
+          found[index].shards += 1
+        }
+      }
+    }
   }
 
   // MARK: Counting
@@ -70,7 +117,7 @@ public struct MergedBoard {
   public func countAbove(_ steps: UInt64) -> Int {
     guard let steps = UInt32(exactly: steps) else { return 0 }
     var count = 0
-    for board in boards { count += board.countAbove(steps) }
+    for index in 0..<self.count { count += part(index) { $0.countAbove(steps) } }
     return count
   }
 
@@ -78,7 +125,7 @@ public struct MergedBoard {
   public func tied(_ steps: UInt64) -> Int {
     guard let steps = UInt32(exactly: steps) else { return 0 }
     var count = 0
-    for board in boards { count += board.tied(steps) }
+    for index in 0..<self.count { count += part(index) { $0.tied(steps) } }
     return count
   }
 
@@ -87,7 +134,7 @@ public struct MergedBoard {
   /// - Complexity: O(32 · shards).
   public func total(at position: Int) -> UInt32? {
     guard position >= 0, position < users else { return nil }
-    if boards.count == 1 { return boards[0].total(at: position) }
+    if count == 1 { return part(0) { $0.total(at: position) } }
     var low: UInt32 = 1
     var high = UInt32.max
     // The smallest total with at most `position` users above it.
@@ -114,9 +161,8 @@ public struct MergedBoard {
   public func rank(_ user: UserKey) -> (answer: RankAnswer, foundIn: Int) {
     var total: UInt64 = 0
     var foundIn = 0
-    for board in boards {
-      guard let number = board.number(of: user) else { continue }
-      let steps = board.total(of: number)
+    for index in 0..<count {
+      let steps = part(index) { board in board.number(of: user).map { board.total(of: $0) } ?? 0 }
       if steps > 0 {
         total += UInt64(steps)
         foundIn += 1
@@ -136,28 +182,38 @@ public struct MergedBoard {
       nextBelowSteps: nextBelow(total))
   }
 
+  /// The greatest total that a user has in any one shard; 0 for none.
+  ///
+  /// - Parameter user: any user id.
+  /// - Returns: steps.
+  public func greatestPart(of user: UserKey) -> UInt32 {
+    owned.reduce(0) { greatest, board in
+      max(greatest, board.number(of: user).map { board.total(of: $0) } ?? 0)
+    }
+  }
+
   private func nextAbove(_ steps: UInt64) -> UInt64? {
     guard let steps = UInt32(exactly: steps) else { return nil }
-    var best: UInt32?
-    for board in boards {
-      if let next = board.nextAbove(steps) { best = min(best ?? next, next) }
+    var best = UInt64.max
+    for index in 0..<count {
+      if let next = part(index, { $0.nextAbove(steps) }) { best = min(best, UInt64(next)) }
     }
-    return best.map(UInt64.init)
+    return best == .max ? nil : best
   }
 
   private func nextBelow(_ steps: UInt64) -> UInt64? {
-    var best: UInt32?
-    for board in boards {
-      let next = steps > UInt64(UInt32.max) ? board.total(at: 0) : board.nextBelow(UInt32(steps))
-      if let next { best = max(best ?? next, next) }
+    var best: UInt64 = 0
+    for index in 0..<count {
+      let next = part(index) { steps > UInt64(UInt32.max) ? $0.total(at: 0) : $0.nextBelow(UInt32(steps)) }
+      if let next { best = max(best, UInt64(next)) }
     }
-    return best.map(UInt64.init)
+    return best == 0 ? nil : best
   }
 
   /// Rows strictly before (steps, user) in the board's order, whether that row exists or not.
   public func position(steps: UInt64, user: UserKey) -> Int {
     guard let steps = UInt32(exactly: steps) else { return 0 }
-    return boards.reduce(0) { $0 + $1.position(steps: steps, user: user) }
+    return (0..<count).reduce(0) { sum, index in sum + part(index) { $0.position(steps: steps, user: user) } }
   }
 
   // MARK: Rows
@@ -183,29 +239,29 @@ public struct MergedBoard {
   ///   - limit: most rows wanted.
   ///   - body: called with each row in order.
   public func rows(after steps: UInt64, user: UserKey, limit: Int, _ body: (MergedRow) -> Void) {
-    scratch.starts.removeAll(keepingCapacity: true)
-    for board in boards {
+    starts.removeAll(keepingCapacity: true)
+    for board in owned {
       guard let steps = UInt32(exactly: steps), steps > 0 else {
-        scratch.starts.append(steps == 0 ? board.users : 0)
+        starts.append(steps == 0 ? board.users : 0)
         continue
       }
       let isHere = board.number(of: user).map { board.total(of: $0) == steps } ?? false
-      scratch.starts.append(board.position(steps: steps, user: user) + (isHere ? 1 : 0))
+      starts.append(board.position(steps: steps, user: user) + (isHere ? 1 : 0))
     }
-    merge(first: scratch.starts.reduce(0, +), limit: limit, body)
+    merge(first: starts.reduce(0, +), limit: limit, body)
   }
 
   /// Sets `starts` to the rows of each shard that come before a merged position.
   private func place(_ position: Int) {
-    scratch.starts.removeAll(keepingCapacity: true)
-    guard boards.count > 1, let total = total(at: position) else {
-      scratch.starts.append(contentsOf: boards.map { _ in boards.count == 1 ? position : 0 })
+    starts.removeAll(keepingCapacity: true)
+    guard count > 1, position > 0, let total = total(at: position) else {
+      starts.append(contentsOf: repeatElement(count == 1 ? position : 0, count: count))
       return
     }
-    for board in boards { scratch.starts.append(board.countAbove(total)) }
-    let skip = position - scratch.starts.reduce(0, +)
+    for board in owned { starts.append(board.countAbove(total)) }
+    let skip = position - starts.reduce(0, +)
     guard skip > 0 else { return }
-    if tied(UInt64(total)) <= MergedBoard.tiesSortedMax {
+    if tied(UInt64(total)) <= tiesSortedMax {
       skipSorting(skip, total)
     } else {
       skipBisecting(skip, total)
@@ -214,59 +270,59 @@ public struct MergedBoard {
 
   /// Moves `starts` past `skip` users of one total, by reading all who have it.
   private func skipSorting(_ skip: Int, _ total: UInt32) {
-    for (index, board) in boards.enumerated() {
-      read(index, from: scratch.starts[index], count: board.tied(total))
+    for (index, board) in owned.enumerated() {
+      read(index, from: starts[index], count: board.tied(total))
     }
-    scratch.cuts = boards.map { _ in 0 }
+    cuts = owned.map { _ in 0 }
     for _ in 0..<skip {
       guard let index = first() else { return }
-      scratch.cuts[index] += 1
-      scratch.starts[index] += 1
+      cuts[index] += 1
+      starts[index] += 1
     }
   }
 
   /// Moves `starts` past `skip` users of one total by bisection: a row from the middle of the longest range left tells
   /// for every shard how many of its users come before that row.
   private func skipBisecting(_ skip: Int, _ total: UInt32) {
-    let above = scratch.starts
-    scratch.cuts = boards.map { _ in 0 }
-    scratch.ends = boards.map { $0.tied(total) }
+    let above = starts
+    cuts = owned.map { _ in 0 }
+    ends = owned.map { $0.tied(total) }
     while true {
       var widest = 0
-      for index in boards.indices
-      where scratch.ends[index] - scratch.cuts[index] > scratch.ends[widest] - scratch.cuts[widest] {
+      for index in owned.indices
+      where ends[index] - cuts[index] > ends[widest] - cuts[widest] {
         widest = index
       }
-      guard scratch.ends[widest] > scratch.cuts[widest], scratch.cuts.reduce(0, +) < skip else { break }
-      let middle = (scratch.cuts[widest] + scratch.ends[widest]) / 2
+      guard ends[widest] > cuts[widest], cuts.reduce(0, +) < skip else { break }
+      let middle = (cuts[widest] + ends[widest]) / 2
       read(widest, from: above[widest] + middle, count: 1)
-      guard let row = scratch.rows[widest].first else { break }
-      let user = boards[widest].user(row.number)
-      let before = boards.indices.map { boards[$0].position(steps: total, user: user) - above[$0] }
+      guard let row = rows[widest].first else { break }
+      let user = owned[widest].user(row.number)
+      let before = owned.indices.map { owned[$0].position(steps: total, user: user) - above[$0] }
       let sum = before.reduce(0, +)
       if sum < skip {
-        for index in boards.indices { scratch.cuts[index] = max(scratch.cuts[index], before[index]) }
-        scratch.cuts[widest] = middle + 1
+        for index in owned.indices { cuts[index] = max(cuts[index], before[index]) }
+        cuts[widest] = middle + 1
       } else {
-        for index in boards.indices { scratch.ends[index] = min(scratch.ends[index], before[index]) }
-        if sum == skip { scratch.cuts = scratch.ends }
+        for index in owned.indices { ends[index] = min(ends[index], before[index]) }
+        if sum == skip { cuts = ends }
       }
     }
-    for index in boards.indices { scratch.starts[index] = above[index] + scratch.cuts[index] }
+    for index in owned.indices { starts[index] = above[index] + cuts[index] }
   }
 
   /// Merges the shards' rows from `starts` on.
   private func merge(first position: Int, limit: Int, _ body: (MergedRow) -> Void) {
-    for index in boards.indices { read(index, from: scratch.starts[index], count: limit) }
-    scratch.cuts = boards.map { _ in 0 }
+    for index in owned.indices { read(index, from: starts[index], count: limit) }
+    cuts = owned.map { _ in 0 }
     var position = position
     var total: UInt32 = 0
     var rank = 0
     var sharing = 0
     for _ in 0..<limit {
       guard let index = first() else { return }
-      let row = scratch.rows[index][scratch.cuts[index]]
-      scratch.cuts[index] += 1
+      let row = rows[index][cuts[index]]
+      cuts[index] += 1
       if row.total != total {
         // A total first met at the page's start may have begun before it; later ones begin where they are met.
         rank = (total == 0 ? countAbove(UInt64(row.total)) : position) + 1
@@ -276,7 +332,7 @@ public struct MergedBoard {
       body(
         MergedRow(
           position: position, rank: rank, tied: sharing, steps: UInt64(row.total),
-          user: boards[index].user(row.number)))
+          user: owned[index].user(row.number)))
       position += 1
     }
   }
@@ -284,29 +340,29 @@ public struct MergedBoard {
   /// The shard whose next unread row comes first; nil if there is none.
   private func first() -> Int? {
     var best: Int?
-    for index in boards.indices where scratch.cuts[index] < scratch.rows[index].count {
+    for index in owned.indices where cuts[index] < rows[index].count {
       guard let other = best else {
         best = index
         continue
       }
-      let row = scratch.rows[index][scratch.cuts[index]]
-      let leader = scratch.rows[other][scratch.cuts[other]]
+      let row = rows[index][cuts[index]]
+      let leader = rows[other][cuts[other]]
       if row.total != leader.total {
         if row.total > leader.total { best = index }
-      } else if MergedBoard.precedes(boards[index].user(row.number), boards[other].user(leader.number)) {
+      } else if MergedBoard.precedes(owned[index].user(row.number), owned[other].user(leader.number)) {
         best = index
       }
     }
     return best
   }
 
-  private func read(_ index: Int, from position: Int, count: Int) {
-    let board = boards[index]
-    let count = max(0, min(count, board.users - position))
-    scratch.rows[index].removeAll(keepingCapacity: true)
+  private func read(_ index: Int, from position: Int, count limit: Int) {
+    let board = owned[index]
+    let count = max(0, min(limit, board.users - position))
+    rows[index].removeAll(keepingCapacity: true)
     guard count > 0 else { return }
-    scratch.rows[index] = Array(unsafeUninitializedCapacity: count) { room, written in
-      written = board.rows(from: position, into: room, scratch: scratch.rowScratch)
+    rows[index] = Array(unsafeUninitializedCapacity: count) { room, written in
+      written = board.rows(from: position, into: room, scratch: rowScratch)
     }
   }
 

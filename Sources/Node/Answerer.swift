@@ -13,17 +13,17 @@ import StepModel
 final class Answerer: @unchecked Sendable {
   // Unchecked: one thread has it at a time.
   private let node: NodeFacts
-  private let scratch = MergeScratch()
+  private let merged = MergedBoard()
   private var source = ShardSet.Source()
   /// Wall clock of the batch, milliseconds since 1970.
   private var now: Int64 = 0
   private var marks: [ShardMark] = []
   private var missing: [UInt32] = []
   private var context: AnswerContext
-  /// The board that `boards` and `context` are filled for.
+  /// The board that `merged` and `context` are filled for.
   private var opened: BoardID?
-  private var boards: [Board] = []
   private var ranker = Ranker()
+  private var pages = PageCache()
 
   init(_ node: NodeFacts) {
     self.node = node
@@ -56,13 +56,14 @@ final class Answerer: @unchecked Sendable {
         missing.append(UInt32(partition))
       }
     }
+    pages.keep(at: marks)
     if !missing.isEmpty { node.metrics.counter(.partialAnswers).add() }
   }
 
   /// Leaves the gates.
   func leave() {
     for shard in source.shards { shard.gate.leaveReading() }
-    boards.removeAll(keepingCapacity: true)
+    merged.close()
     source.shards = []
   }
 
@@ -74,7 +75,7 @@ final class Answerer: @unchecked Sendable {
   ///   - users: their ids, borrowed until `leave`.
   func prepareRanks(_ board: BoardName, _ users: [UnsafeRawBufferPointer]) {
     guard open(board) == nil else { return }
-    ranker.look(users, in: boards)
+    ranker.look(users, in: merged)
   }
 
   /// Answers a request.
@@ -114,14 +115,19 @@ final class Answerer: @unchecked Sendable {
   private func rank(_ id: UInt32, _ name: BoardName, _ user: UnsafeRawBufferPointer, _ out: inout ByteWriter)
   {
     if let refusal = open(name) { return ResponseWriter.refusal(id: id, refusal, into: &out) }
-    let answer = ranker.rank(user, in: boards, scratch: scratch)
+    let answer = ranker.rank(user, in: merged)
     ResponseWriter.rank(id: id, context, answer, into: &out)
   }
 
   private func top(_ id: UInt32, _ name: BoardName, _ limit: Int, _ from: TopStart, _ out: inout ByteWriter) {
     if let refusal = open(name) { return ResponseWriter.refusal(id: id, refusal, into: &out) }
-    let merged = MergedBoard(boards, scratch: scratch)
-    var rows = rowsWriter(.top, id, merged, &out)
+    let start = out.count
+    var first: UInt64?
+    if case .offset(let offset) = from { first = offset }
+    if let first, let board = opened, let tail = pages.find(board, first, limit) {
+      return tail.withUnsafeBytes { ResponseWriter.rows(.top, id: id, context, tail: $0, into: &out) }
+    }
+    var rows = rowsWriter(.top, id, &out)
     switch from {
     case .offset(let offset):
       merged.rows(from: Int(clamping: offset), limit: limit) { row($0, &rows, &out) }
@@ -129,17 +135,21 @@ final class Answerer: @unchecked Sendable {
       merged.rows(after: steps, user: UserKey(user), limit: limit) { row($0, &rows, &out) }
     }
     rows.end(into: &out)
+    if let first, let board = opened, limit <= PageCache.limitMax, out.count > rows.tailAt,
+      out.unsafeBytes[start + Limits.lengthBytes] == Kind.top.answer
+    {
+      pages.add(board, first, limit, UnsafeRawBufferPointer(rebasing: out.unsafeBytes[rows.tailAt...]))
+    }
   }
 
   private func around(
     _ id: UInt32, _ name: BoardName, _ user: UnsafeRawBufferPointer, _ k: Int, _ out: inout ByteWriter
   ) {
     if let refusal = open(name) { return ResponseWriter.refusal(id: id, refusal, into: &out) }
-    let merged = MergedBoard(boards, scratch: scratch)
-    var rows = rowsWriter(.around, id, merged, &out)
+    var rows = rowsWriter(.around, id, &out)
     let key = UserKey(user)
     // Counted in several shards, the user has several rows; the window is around the greatest.
-    let steps = boards.compactMap { board in board.number(of: key).map { board.total(of: $0) } }.max() ?? 0
+    let steps = merged.greatestPart(of: key)
     if steps > 0 {
       let position = merged.position(steps: UInt64(steps), user: key)
       let start = max(0, min(position - k, merged.users - (2 * k + 1)))
@@ -152,7 +162,6 @@ final class Answerer: @unchecked Sendable {
 
   private func compare(_ id: UInt32, _ name: BoardName, _ users: UserList, _ out: inout ByteWriter) {
     if let refusal = open(name) { return ResponseWriter.refusal(id: id, refusal, into: &out) }
-    let merged = MergedBoard(boards, scratch: scratch)
     var found: [MergedRow] = []
     var absent: [UnsafeRawBufferPointer] = []
     var seen = Set<UserID>()
@@ -172,7 +181,7 @@ final class Answerer: @unchecked Sendable {
           steps: answer.steps, user: key))
     }
     found.sort { $0.steps != $1.steps ? $0.steps > $1.steps : MergedBoard.precedes($0.user, $1.user) }
-    var rows = rowsWriter(.compare, id, merged, &out)
+    var rows = rowsWriter(.compare, id, &out)
     for each in found { row(each, &rows, &out) }
     for user in absent { rows.absent(user, into: &out) }
     rows.end(into: &out)
@@ -182,7 +191,6 @@ final class Answerer: @unchecked Sendable {
     _ id: UInt32, _ name: BoardName, _ quantiles: UnsafeRawBufferPointer, _ out: inout ByteWriter
   ) {
     if let refusal = open(name) { return ResponseWriter.refusal(id: id, refusal, into: &out) }
-    let merged = MergedBoard(boards, scratch: scratch)
     let answer = SummaryAnswer(
       context: context, users: UInt64(merged.users), totalSteps: merged.totalSteps,
       quantiles: quantiles.map { Quantile(q: $0, steps: UInt64(merged.quantile(Int($0)))) })
@@ -246,10 +254,7 @@ final class Answerer: @unchecked Sendable {
       return Refusal(.noSuchBoard, "all time is not ranked here (boards.all)")
     case .week, .month, .all: break
     }
-    boards.removeAll(keepingCapacity: true)
-    for shard in source.shards {
-      if let board = shard.boards.board(id) { boards.append(board) }
-    }
+    merged.open(source.shards.compactMap { $0.boards.board(id) })
     ranker.reset()
     context = AnswerContext(board: id, state: state(of: id), shards: marks, missing: missing)
     opened = id
@@ -267,7 +272,7 @@ final class Answerer: @unchecked Sendable {
     return source.shards.allSatisfy { $0.numbers.clock > late } ? .closed : .live
   }
 
-  private func rowsWriter(_ kind: Kind, _ id: UInt32, _ merged: MergedBoard, _ out: inout ByteWriter)
+  private func rowsWriter(_ kind: Kind, _ id: UInt32, _ out: inout ByteWriter)
     -> RowsWriter
   {
     RowsWriter(kind, id: id, context, users: UInt64(merged.users), totalSteps: merged.totalSteps, into: &out)
@@ -303,50 +308,80 @@ enum BoardOrder {
 struct Ranker {
   private var users: [UnsafeRawBufferPointer] = []
   private var keys: [UserKey] = []
-  private var totals: [UInt64] = []
-  private var foundIn: [Int] = []
-  private var looked: [UserRank] = []
+  private var found: [(total: UInt64, shards: Int)] = []
   /// The next user that `rank` expects.
   private var next = 0
 
   mutating func reset() {
     users.removeAll(keepingCapacity: true)
-    keys.removeAll(keepingCapacity: true)
     next = 0
   }
 
   /// Looks all users up in all shards.
-  mutating func look(_ users: [UnsafeRawBufferPointer], in boards: [Board]) {
-    reset()
+  mutating func look(_ users: [UnsafeRawBufferPointer], in merged: MergedBoard) {
     self.users = users
+    next = 0
+    keys.removeAll(keepingCapacity: true)
     for user in users { keys.append(UserKey(user)) }
-    totals = [UInt64](repeating: 0, count: keys.count)
-    foundIn = [Int](repeating: 0, count: keys.count)
-    if looked.count < keys.count {
-      looked = [UserRank](repeating: UserRank(number: 0, total: 0, above: 0, tied: 0), count: keys.count)
-    }
-    for board in boards {
+    if found.count < keys.count { found = Array(repeating: (0, 0), count: keys.count) }
+    found.withUnsafeMutableBufferPointer { found in
       keys.withUnsafeBufferPointer { keys in
-        looked.withUnsafeMutableBufferPointer { looked in
-          board.ranks(of: keys, into: UnsafeMutableBufferPointer(rebasing: looked[..<keys.count]))
-        }
-      }
-      for index in keys.indices where looked[index].total > 0 {
-        totals[index] += UInt64(looked[index].total)
-        foundIn[index] += 1
+        if let found = found.baseAddress { merged.totals(of: keys, into: found) }
       }
     }
   }
 
   /// The answer for a user; quick if users come in the order in which `look` got them.
-  mutating func rank(_ user: UnsafeRawBufferPointer, in boards: [Board], scratch: MergeScratch) -> RankAnswer
-  {
-    let merged = MergedBoard(boards, scratch: scratch)
+  mutating func rank(_ user: UnsafeRawBufferPointer, in merged: MergedBoard) -> RankAnswer {
     // Requests that were not answered leave gaps; the bytes are the same ones that `look` got.
     while next < users.count, users[next].baseAddress != user.baseAddress { next += 1 }
     guard next < users.count else { return merged.rank(UserKey(user)).answer }
     defer { next += 1 }
-    return merged.rank(total: totals[next], foundIn: foundIn[next])
+    return merged.rank(total: found[next].total, foundIn: found[next].shards)
+  }
+}
+
+/// Pages of TOP as they were written, good until a watermark moves: a shard's state is a function of its watermark.
+struct PageCache {
+  /// Rows of a page that is kept, at most.
+  static let limitMax = 100
+  /// Pages that are kept, at most.
+  static let pagesMax = 16
+
+  private struct Page {
+    let board: BoardID
+    let first: UInt64
+    let limit: Int
+    let tail: [UInt8]
+  }
+
+  private var watermarks: [UInt64] = []
+  private var partitions: [UInt32] = []
+  private var pages: [Page] = []
+
+  /// Forgets all pages unless the shards are the same and stand where they stood.
+  mutating func keep(at marks: [ShardMark]) {
+    var isSame = marks.count == watermarks.count
+    for index in marks.indices where isSame {
+      isSame = marks[index].watermark == watermarks[index] && marks[index].partition == partitions[index]
+    }
+    if isSame { return }
+    pages.removeAll(keepingCapacity: true)
+    watermarks = marks.map(\.watermark)
+    partitions = marks.map(\.partition)
+  }
+
+  /// The page's bytes after its context; valid until the cache changes.
+  func find(_ board: BoardID, _ first: UInt64, _ limit: Int) -> [UInt8]? {
+    for page in pages where page.first == first && page.limit == limit && page.board == board {
+      return page.tail
+    }
+    return nil
+  }
+
+  mutating func add(_ board: BoardID, _ first: UInt64, _ limit: Int, _ tail: UnsafeRawBufferPointer) {
+    if pages.count >= PageCache.pagesMax { pages.removeFirst() }
+    pages.append(Page(board: board, first: first, limit: limit, tail: Array(tail)))
   }
 }
 

@@ -29,6 +29,24 @@ public enum ResponseWriter {
     end(start, id, &out)
   }
 
+  /// TOP, AROUND or COMPARE again, from what `RowsWriter` wrote after the context.
+  ///
+  /// - Parameters:
+  ///   - kind: of the answer.
+  ///   - id: the request's.
+  ///   - context: board, state and marks of now.
+  ///   - tail: bytes from `RowsWriter.tailAt` to the end of that frame.
+  ///   - out: where the frame is appended.
+  public static func rows(
+    _ kind: Kind, id: UInt32, _ context: borrowing AnswerContext, tail: UnsafeRawBufferPointer,
+    into out: inout ByteWriter
+  ) {
+    let start = begin(kind.answer, id, &out)
+    write(context, into: &out)
+    out.bytes(tail)
+    end(start, id, &out)
+  }
+
   /// Nothing.
   public static func ping(id: UInt32, into out: inout ByteWriter) {
     let start = begin(Kind.ping.answer, id, &out)
@@ -154,6 +172,9 @@ public struct RowsWriter {
   private let rowsCountAt: Int
   private var rowCount: UInt32 = 0
   private var absentCountAt = 0
+  /// Where what follows the context begins in the writer: the part of the frame that is the same as long as the board
+  /// does not move. `ResponseWriter.rows(_:id:_:tail:into:)` writes it again under another context.
+  public let tailAt: Int
   private var absentCount: UInt16 = 0
 
   /// Begins the frame; nothing else may be written to `out` until `end`.
@@ -173,6 +194,7 @@ public struct RowsWriter {
     self.id = id
     start = ResponseWriter.begin(kind.answer, id, &out)
     ResponseWriter.write(context, into: &out)
+    tailAt = out.count
     out.integer(users)
     out.integer(totalSteps)
     rowsCountAt = out.count
