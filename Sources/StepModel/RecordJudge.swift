@@ -42,8 +42,7 @@ struct RecordJudge: ~Copyable {
       RecordJudge.isTimestampKind(record.timestamp), RecordJudge.isSource(record.source)
     else { return .type }
     fields.steps = steps
-    guard let user = RecordJudge.user(record.uuid, &arena) else { return .user }
-    fields.user = user
+    guard RecordJudge.user(record.uuid, &arena, into: &fields.user) else { return .user }
     if let time = RecordJudge.time(record.timestamp, &dates) {
       fields.time = time
       fields.timeIsValid = true
@@ -51,6 +50,7 @@ struct RecordJudge: ~Copyable {
     return nil
   }
 
+  @inline(__always)
   private static func isUserKind(_ field: rms_field) -> Bool {
     switch Int(field.kind) {
     case RMS_KIND_STRING, RMS_KIND_INT64, RMS_KIND_UINT64: true
@@ -58,6 +58,7 @@ struct RecordJudge: ~Copyable {
     }
   }
 
+  @inline(__always)
   private static func isTimestampKind(_ field: rms_field) -> Bool {
     switch Int(field.kind) {
     case RMS_KIND_STRING, RMS_KIND_INT64, RMS_KIND_UINT64, RMS_KIND_DOUBLE: true
@@ -65,6 +66,7 @@ struct RecordJudge: ~Copyable {
     }
   }
 
+  @inline(__always)
   private static func isSource(_ field: rms_field) -> Bool {
     switch Int(field.kind) {
     case RMS_KIND_ABSENT, RMS_KIND_INT64, RMS_KIND_UINT64: true
@@ -74,6 +76,7 @@ struct RecordJudge: ~Copyable {
   }
 
   /// An integer, or a double that is one; clamped to what no setting accepts. Nil if it is neither.
+  @inline(__always)
   private static func steps(_ field: rms_field) -> Int64? {
     switch Int(field.kind) {
     case RMS_KIND_INT64: return field.int64
@@ -85,13 +88,25 @@ struct RecordJudge: ~Copyable {
     }
   }
 
-  private static func user(_ field: rms_field, _ arena: inout KeyArena) -> UserKey? {
-    if Int(field.kind) == RMS_KIND_STRING {
-      let text = UnsafeRawBufferPointer(start: field.text, count: field.length)
-      if let uuid = UserKey.canonicalUUID(text) { return uuid }
-      guard UserID.isValid(text) else { return nil }
-      return UserKey(text: arena.copy(text))
+  /// Makes the key; false if the reason is `user`.
+  @inline(__always)
+  private static func user(
+    _ field: rms_field, _ arena: inout KeyArena, into key: inout UserKey
+  ) -> Bool {
+    guard Int(field.kind) == RMS_KIND_STRING, let text = field.text else {
+      key = integerUser(field, &arena)
+      return true
     }
+    if field.length == 36, UserKey.readCanonicalUUID(text, into: &key) { return true }
+    let bytes = UnsafeRawBufferPointer(start: text, count: field.length)
+    guard UserID.isValid(bytes) else { return false }
+    key = UserKey(text: arena.copy(bytes))
+    return true
+  }
+
+  /// The decimal text of an integer.
+  @inline(never)
+  private static func integerUser(_ field: rms_field, _ arena: inout KeyArena) -> UserKey {
     // Digits from the right; 20 of them for 2^64-1, 20 with the sign for -2^63.
     let negative = Int(field.kind) == RMS_KIND_INT64 && field.int64 < 0
     var rest = Int(field.kind) == RMS_KIND_UINT64 ? field.uint64 : field.int64.magnitude
@@ -110,6 +125,7 @@ struct RecordJudge: ~Copyable {
     }
   }
 
+  @inline(__always)
   private static func time(_ field: rms_field, _ dates: inout DateCache) -> EventTime? {
     switch Int(field.kind) {
     case RMS_KIND_INT64: return EventTime(number: field.int64)

@@ -1,34 +1,50 @@
-// The fast road: records laid out as producers write them, read without looking at any byte twice.
+// The fast road: records as producers write them, read without looking at any byte twice.
 //
-//   {"uuid":"<id>","steps":<digits>,"timestamp":<"text" or digits>}      compact
-//   {"uuid": "<id>", "steps": <digits>, "timestamp": <…>}                one space after `:` and `,`
-//   the same with "source":<"text" or digits> as last member
+//   {"uuid":"<id>","steps":<digits>,"timestamp":<"text" or digits>}      compact, or with one space after `:` and `,`
 //
-// Mine: ids of 1 to 64 printable ASCII characters without `\`, steps of 1 to 7 digits, timestamps of printable ASCII
-// or of 1 to 18 digits. Everything else (escapes, other orders, other keys, signs, fractions, non-ASCII, white space
-// elsewhere, anything wrong) is "not mine", so that a reason up to `user` never comes from here.
+// is compared a word at a time. From the first surprise on, `members` reads member by member: any order, any white
+// space, `source`, unknown keys with scalar values.
+//
+// Mine: ids of 1 to 64 printable ASCII characters without `\`, steps of up to 18 digits, timestamps of printable ASCII
+// or of up to 18 digits. Everything else (escapes, non-ASCII, repeated or missing keys, other kinds of values, objects
+// and arrays, anything wrong) is "not mine", so that a reason up to `user` never comes from here.
 
 enum StepScanner {
-  /// Reads a record of a usual layout.
+  /// Reads a record.
   ///
   /// - Parameters:
   ///   - base: first byte.
   ///   - end: behind the last byte.
   ///   - dates: the date cache.
   ///   - fields: filled if the answer is true; the key borrows from the record.
-  /// - Returns: false if it is not laid out so; nothing is known then.
+  /// - Returns: false if the judge has to decide; nothing is known then.
   @inline(__always)
   static func scan(
     _ base: UnsafeRawPointer, _ end: UnsafeRawPointer, dates: inout DateCache, into fields: inout StepFields
   ) -> Bool {
-    // Enough to look for a closing quote at once; nothing that short is worth a fast road.
-    guard end - base >= 48, base.word == word("{\"uuid\":") else { return false }
-    var p = base + 8
+    var p = base
+    guard layout(&p, end, &dates, &fields) else {
+      p = base
+      skipSpace(&p, end)
+      guard p < end, p.byte == openBrace else { return false }
+      return members(p, end, seen: 0, &dates, &fields)
+    }
+    if p < end, p.byte == closeBrace, p + 1 == end { return true }
+    return members(p, end, seen: 0b0111, &dates, &fields)
+  }
+
+  /// The three members in their usual order; moves behind the timestamp.
+  @inline(__always)
+  private static func layout(
+    _ p: inout UnsafeRawPointer, _ end: UnsafeRawPointer, _ dates: inout DateCache, _ fields: inout StepFields
+  ) -> Bool {
+    // Enough to look for a closing quote at once; nothing that short is worth it.
+    guard end - p >= 48, p.word == word("{\"uuid\":") else { return false }
+    p += 8
     if p.byte == space { p += 1 }
     guard p.byte == quote else { return false }
     p += 1
-    if end - p > 36, p[36] == quote, let uuid = UserKey.canonicalUUID(at: p) {
-      fields.user = uuid
+    if end - p > 36, p[36] == quote, UserKey.readCanonicalUUID(p, into: &fields.user) {
       p += 36
     } else {
       guard let close = plainEnd(p, end, countMax: UserID.bytesMax), close > p else { return false }
@@ -48,8 +64,134 @@ enum StepScanner {
     p += p[1] == space ? 2 : 1
     guard p.word == word("\"timesta"), (p + 4).word == word("estamp\":") else { return false }
     p += p[12] == space ? 13 : 12
-    guard p < end else { return false }
-    return timestamp(&p, end, &dates, &fields) && finish(p, end)
+    return timestamp(&p, end, &dates, &fields)
+  }
+
+  /// Members up to the end of the record: from its brace on, or those behind the usual three.
+  ///
+  /// - Parameters:
+  ///   - start: where the brace is, or behind the timestamp.
+  ///   - end: behind the last byte.
+  ///   - seen: a bit a known key already read: uuid, steps, timestamp, source.
+  ///   - dates: the date cache.
+  ///   - fields: as for `scan`.
+  /// - Returns: as `scan`.
+  @inline(never)
+  private static func members(
+    _ start: UnsafeRawPointer, _ end: UnsafeRawPointer, seen: UInt8, _ dates: inout DateCache,
+    _ fields: inout StepFields
+  ) -> Bool {
+    var p = start
+    var seen = seen
+    if seen != 0 { skipSpace(&p, end) }
+    // The caller has seen the brace; a comma is seen here.
+    var atBrace = seen == 0
+    while true {
+      guard p < end else { return false }
+      if !atBrace, p.byte != comma { break }
+      atBrace = false
+      p += 1
+      skipSpace(&p, end)
+      guard p < end, p.byte == quote else { return false }
+      p += 1
+      guard let close = plainEnd(p, end, countMax: keyBytesMax) else { return false }
+      let key = known(p, count: close - p)
+      p = close + 1
+      skipSpace(&p, end)
+      guard p < end, p.byte == colon else { return false }
+      p += 1
+      skipSpace(&p, end)
+      guard p < end, seen & key == 0 else { return false }
+      seen |= key
+      switch key {
+      case 0b0001: guard user(&p, end, &fields) else { return false }
+      case 0b0010:
+        guard let steps = digits(&p, end) else { return false }
+        fields.steps = steps
+      case 0b0100: guard timestamp(&p, end, &dates, &fields) else { return false }
+      case 0b1000: guard source(&p, end) else { return false }
+      default: guard scalar(&p, end) else { return false }
+      }
+      skipSpace(&p, end)
+    }
+    guard p.byte == closeBrace, seen & 0b0111 == 0b0111 else { return false }
+    p += 1
+    skipSpace(&p, end)
+    return p == end
+  }
+
+  /// Longest key that is read here.
+  private static var keyBytesMax: Int { 64 }
+
+  /// The bit of a known key, 0 for any other.
+  @inline(__always)
+  private static func known(_ key: UnsafeRawPointer, count: Int) -> UInt8 {
+    switch count {
+    case 4: key.half == half("uuid") ? 0b0001 : 0
+    case 5: key.half == half("step") && key[4] == 0x73 ? 0b0010 : 0
+    case 6: key.half == half("sour") && (key + 2).half == half("urce") ? 0b1000 : 0
+    case 9: key.word == word("timestam") && key[8] == 0x70 ? 0b0100 : 0
+    default: 0
+    }
+  }
+
+  @inline(__always)
+  private static func skipSpace(_ p: inout UnsafeRawPointer, _ end: UnsafeRawPointer) {
+    while p < end, p.byte == space || p.byte == 0x0A || p.byte == 0x0D || p.byte == 0x09 { p += 1 }
+  }
+
+  @inline(__always)
+  private static func user(
+    _ p: inout UnsafeRawPointer, _ end: UnsafeRawPointer, _ fields: inout StepFields
+  ) -> Bool {
+    guard p.byte == quote else { return false }
+    p += 1
+    if end - p > 36, p[36] == quote, UserKey.readCanonicalUUID(p, into: &fields.user) {
+      p += 37
+      return true
+    }
+    guard let close = plainEnd(p, end, countMax: UserID.bytesMax), close > p else { return false }
+    fields.user = UserKey(text: UnsafeRawBufferPointer(start: p, count: close - p))
+    p = close + 1
+    return true
+  }
+
+  @inline(__always)
+  private static func source(_ p: inout UnsafeRawPointer, _ end: UnsafeRawPointer) -> Bool {
+    if p.byte != quote { return digits(&p, end) != nil }
+    guard let close = plainEnd(p + 1, end, countMax: RecordJudge.sourceBytesMax) else { return false }
+    p = close + 1
+    return true
+  }
+
+  /// The value of an unknown key: a plain string, a number of up to 18 digits with an optional fraction (so in range
+  /// of everything), or a literal name.
+  @inline(__always)
+  private static func scalar(_ p: inout UnsafeRawPointer, _ end: UnsafeRawPointer) -> Bool {
+    switch p.byte {
+    case quote:
+      guard let close = plainEnd(p + 1, end, countMax: Int.max) else { return false }
+      p = close + 1
+      return true
+    case 0x2D, 0x30...0x39:
+      if p.byte == 0x2D { p += 1 }
+      guard digits(&p, end) != nil else { return false }
+      if p < end, p.byte == 0x2E {
+        p += 1
+        let start = p
+        while p < end, p.byte &- 0x30 <= 9 { p += 1 }
+        guard p > start, p - start <= 18 else { return false }
+      }
+      // A digit too many or an exponent is for the judge: no member ends so.
+      return true
+    case 0x74 where end - p >= 4 && p.half == half("true"), 0x6E where end - p >= 4 && p.half == half("null"):
+      p += 4
+      return true
+    case 0x66 where end - p >= 5 && (p + 1).half == half("alse"):
+      p += 5
+      return true
+    default: return false
+    }
   }
 
   /// The timestamp at `p`; moves behind it.
@@ -57,6 +199,7 @@ enum StepScanner {
   private static func timestamp(
     _ p: inout UnsafeRawPointer, _ end: UnsafeRawPointer, _ dates: inout DateCache, _ fields: inout StepFields
   ) -> Bool {
+    guard p < end else { return false }
     if p.byte != quote { return numericTimestamp(&p, end, &fields) }
     p += 1
     if end - p > EventTime.bareCount, p[EventTime.bareCount] == quote,
@@ -97,30 +240,6 @@ enum StepScanner {
       fields.timeIsValid = false
     }
     return true
-  }
-
-  /// The end of the record, or one more member, `source`.
-  @inline(__always)
-  private static func finish(_ p: UnsafeRawPointer, _ end: UnsafeRawPointer) -> Bool {
-    guard p < end else { return false }
-    if p.byte == brace { return p + 1 == end }
-    return source(p, end)
-  }
-
-  @inline(never)
-  private static func source(_ start: UnsafeRawPointer, _ end: UnsafeRawPointer) -> Bool {
-    var p = start
-    guard end - p >= 13, p.byte == comma else { return false }
-    p += p[1] == space ? 2 : 1
-    guard p.word == word("\"source\""), p[8] == colon else { return false }
-    p += p[9] == space ? 10 : 9
-    if p.byte == quote {
-      guard let close = plainEnd(p + 1, end, countMax: RecordJudge.sourceBytesMax) else { return false }
-      p = close + 1
-    } else {
-      guard digits(&p, end) != nil else { return false }
-    }
-    return p + 1 == end && p.byte == brace
   }
 
   /// The quote that ends a string of at most `countMax` printable ASCII characters without `\`; nil otherwise.
@@ -188,7 +307,8 @@ enum StepScanner {
   private static var comma: UInt8 { 0x2C }
   private static var colon: UInt8 { 0x3A }
   private static var space: UInt8 { 0x20 }
-  private static var brace: UInt8 { 0x7D }
+  private static var openBrace: UInt8 { 0x7B }
+  private static var closeBrace: UInt8 { 0x7D }
 
   /// The first eight bytes of a literal, as a load sees them.
   @inline(__always)
@@ -197,10 +317,22 @@ enum StepScanner {
   }
 }
 
+extension StepScanner {
+  /// The first four bytes of a literal, as a load sees them.
+  @inline(__always)
+  private static func half(_ literal: StaticString) -> UInt32 {
+    UnsafeRawPointer(literal.utf8Start).loadUnaligned(as: UInt32.self)
+  }
+}
+
 extension UnsafeRawPointer {
   /// Eight bytes.
   @inline(__always)
   fileprivate var word: UInt64 { loadUnaligned(as: UInt64.self) }
+
+  /// Four bytes.
+  @inline(__always)
+  fileprivate var half: UInt32 { loadUnaligned(as: UInt32.self) }
 
   @inline(__always)
   fileprivate var byte: UInt8 { load(as: UInt8.self) }

@@ -70,7 +70,7 @@ public struct UserID: Hashable, Comparable, Sendable {
   }
 
   /// - Parameter bytes: a valid user id (`UserID.isValid`); must outlive the key.
-  @inlinable public init(_ bytes: UnsafeRawBufferPointer) {
+  public init(_ bytes: UnsafeRawBufferPointer) {
     if let uuid = UserKey.canonicalUUID(bytes) {
       self = uuid
     } else {
@@ -91,52 +91,46 @@ public struct UserID: Hashable, Comparable, Sendable {
   }
 
   /// The key of a canonical UUID; nil if the bytes are anything else.
-  @inlinable public static func canonicalUUID(_ bytes: UnsafeRawBufferPointer) -> UserKey? {
+  public static func canonicalUUID(_ bytes: UnsafeRawBufferPointer) -> UserKey? {
     guard bytes.count == 36, let base = bytes.baseAddress else { return nil }
-    return canonicalUUID(at: base)
+    var key = UserKey(high: 0, low: 0)
+    return readCanonicalUUID(base, into: &key) ? key : nil
   }
 
-  /// The key of the canonical UUID in 36 bytes; nil if they are anything else.
-  @inlinable @inline(__always)
-  static func canonicalUUID(at base: UnsafeRawPointer) -> UserKey? {
-    // 8-4-4-4-12: four words of eight digits each, dashes between them.
-    let dashes =
-      UInt32(base.load(fromByteOffset: 8, as: UInt8.self)) | UInt32(
-        base.load(fromByteOffset: 13, as: UInt8.self)) << 8
-      | UInt32(base.load(fromByteOffset: 18, as: UInt8.self)) << 16
-      | UInt32(base.load(fromByteOffset: 23, as: UInt8.self)) << 24
+  /// Reads 36 bytes; false, and the key untouched, if they are no canonical UUID.
+  @inline(__always)
+  static func readCanonicalUUID(_ base: UnsafeRawPointer, into key: inout UserKey) -> Bool {
     func four(_ place: Int) -> UInt64 {
       UInt64(UInt32(littleEndian: base.loadUnaligned(fromByteOffset: place, as: UInt32.self)))
     }
-    let a = four(0) | four(4) << 32
-    let b = four(9) | four(14) << 32
-    let c = four(19) | four(24) << 32
-    let d = four(28) | four(32) << 32
-    guard dashes == 0x2D2D_2D2D, areHexDigits(a) & areHexDigits(b) & areHexDigits(c) & areHexDigits(d) != 0
-    else {
-      return nil
+    func eight(_ place: Int) -> UInt64 {
+      UInt64(littleEndian: base.loadUnaligned(fromByteOffset: place, as: UInt64.self))
     }
-    return UserKey(high: packed(a) << 32 | packed(b), low: packed(c) << 32 | packed(d))
-  }
-
-  /// All high bits set if eight bytes are digits or `a` to `f`; otherwise one of them is not.
-  @inlinable @inline(__always)
-  static func areHexDigits(_ bytes: UInt64) -> UInt64 {
-    let ones: UInt64 = 0x0101_0101_0101_0101
-    let digits = (bytes &+ ones &* 0x50) & ~(bytes &+ ones &* 0x46)
-    let letters = (bytes &+ ones &* 0x1F) & ~(bytes &+ ones &* 0x19)
-    let valid = (digits | letters) & ~bytes & (ones &* 0x80)
-    return valid == ones &* 0x80 ? 1 : 0
-  }
-
-  /// Eight hexadecimal digits as 32 bits, the first digit highest.
-  @inlinable @inline(__always)
-  static func packed(_ bytes: UInt64) -> UInt64 {
+    // 8-4-4-4-12: four words of eight digits each, dashes between them.
+    let digits = SIMD4<UInt64>(
+      eight(0), four(9) | four(14) << 32, four(19) | four(24) << 32, eight(28))
+    let dashes = eight(8) & 0x0000_FF00_0000_00FF ^ 0x0000_2D00_0000_002D
+    let moreDashes = eight(16) & 0xFF00_0000_00FF_0000 ^ 0x2D00_0000_002D_0000
+    // Bit 7 of each byte: set by a sum if the byte is at or above the bound.
+    let isDigit =
+      (digits &+ SIMD4(repeating: 0x5050_5050_5050_5050))
+      & ~(digits &+ SIMD4(repeating: 0x4646_4646_4646_4646))
+    let isLetter =
+      (digits &+ SIMD4(repeating: 0x1F1F_1F1F_1F1F_1F1F))
+      & ~(digits &+ SIMD4(repeating: 0x1919_1919_1919_1919))
+    let valid = (isDigit | isLetter) & ~digits
+    let all = valid[0] & valid[1] & valid[2] & valid[3] & 0x8080_8080_8080_8080
+    guard all == 0x8080_8080_8080_8080, dashes | moreDashes == 0 else { return false }
     // Letters have bit 6: 0x61 & 15 is 1, and 9 more make it 10.
-    var value = (bytes & 0x0F0F_0F0F_0F0F_0F0F) &+ ((bytes >> 6) & 0x0101_0101_0101_0101) &* 9
-    value = (value << 4 | value >> 8) & 0x00FF_00FF_00FF_00FF
-    value = (value | value >> 8) & 0x0000_FFFF_0000_FFFF
-    return UInt64(UInt32(truncatingIfNeeded: value | value >> 16).byteSwapped)
+    let letters = (digits &>> 6) & SIMD4(repeating: 0x0101_0101_0101_0101)
+    var values = (digits & SIMD4(repeating: 0x0F0F_0F0F_0F0F_0F0F)) &+ letters &+ (letters &<< 3)
+    // Two digits to a byte, the first one high; then the bytes together.
+    values = ((values &<< 4) | (values &>> 8)) & SIMD4(repeating: 0x00FF_00FF_00FF_00FF)
+    values = (values | (values &>> 8)) & SIMD4(repeating: 0x0000_FFFF_0000_FFFF)
+    values = values | (values &>> 16)
+    func word(_ index: Int) -> UInt64 { UInt64(UInt32(truncatingIfNeeded: values[index]).byteSwapped) }
+    key = UserKey(high: word(0) << 32 | word(1), low: word(2) << 32 | word(3))
+    return true
   }
 
   /// Writes the id as text.
