@@ -44,7 +44,7 @@
   static let secondsEnd: Int64 = 253_402_300_800
 
   /// Reads an integer: seconds, or milliseconds from 1e11 on; nil outside the years 1970...9999.
-  public init?(number: Int64) {
+  public init?(integer number: Int64) {
     if number >= 100_000_000_000 || number <= -100_000_000_000 {
       let (seconds, rest) = number.quotientAndRemainder(dividingBy: 1000)
       guard number >= 0 else { return nil }
@@ -56,7 +56,7 @@
 
   /// Reads a number with fraction or exponent, of which the double counts: its floor are whole seconds (or
   /// milliseconds from 1e11 on), what remains is cut, not rounded, to nanoseconds. Nil outside the years 1970...9999.
-  public init?(number: Double) {
+  public init?(real number: Double) {
     let whole = number.rounded(.down)
     guard whole >= 0, whole < Double(EventTime.secondsEnd) * 1000 else { return nil }
     if number >= EventTime.millisecondsFrom {

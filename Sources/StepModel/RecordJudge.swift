@@ -128,9 +128,9 @@ struct RecordJudge: ~Copyable {
   @inline(__always)
   private static func time(_ field: rms_field, _ dates: inout DateCache) -> EventTime? {
     switch Int(field.kind) {
-    case RMS_KIND_INT64: return EventTime(number: field.int64)
+    case RMS_KIND_INT64: return EventTime(integer: field.int64)
     case RMS_KIND_UINT64: return nil
-    case RMS_KIND_DOUBLE: return EventTime(number: field.real)
+    case RMS_KIND_DOUBLE: return EventTime(real: field.real)
     default:
       guard let text = field.text else { return nil }
       return EventTime(UnsafeRawPointer(text), count: field.length, dates: &dates)

@@ -129,7 +129,8 @@ struct KeyArena: ~Copyable {
   var used = 0
 
   init(keysMax: Int) {
-    capacity = keysMax * UserID.bytesMax
+    // One more for a record that is rejected after its key was made.
+    capacity = (keysMax + 1) * UserID.bytesMax
     base = .allocate(byteCount: capacity, alignment: 8)
   }
 

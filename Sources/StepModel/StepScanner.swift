@@ -233,7 +233,7 @@ enum StepScanner {
     _ p: inout UnsafeRawPointer, _ end: UnsafeRawPointer, _ fields: inout StepFields
   ) -> Bool {
     guard let number = digits(&p, end) else { return false }
-    if let time = EventTime(number: number) {
+    if let time = EventTime(integer: number) {
       fields.time = time
       fields.timeIsValid = true
     } else {

@@ -6,7 +6,7 @@ import Testing
 
 @Suite struct DecoderDifferentialTests {
   /// Records a seed: small by default, millions in all when RMS_TEST_LONG asks for it.
-  static let count = getenv("RMS_TEST_LONG") == nil ? 20_000 : 250_000
+  static let count = getenv("RMS_TEST_LONG") == nil ? 10_000 : 250_000
 
   @Test("scanner and judge give the same event or the same reason", arguments: Seed.some(12))
   func roads(seed: Seed) throws {
