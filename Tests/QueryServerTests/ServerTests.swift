@@ -377,7 +377,7 @@ private let waits = RequestOptions(atLeast: [AtLeast(partition: 0, offset: 7)])
 
   @Test("over the memory of all clients, the largest is closed and the others stay")
   func memory() throws {
-    let fixture = try Fixture { $0.limits.clientBytesMax = 400 << 10 }
+    let fixture = try Fixture { $0.limits.clientBytesMax = 4_096 }
     let small = try fixture.client()
     try small.send(rank(1))
     #expect(try small.answer()?.id == 1)
