@@ -12,8 +12,8 @@ public protocol QueryHandler: AnyObject, Sendable {
 
   /// Answers the requests of one turn.
   ///
-  /// Called on a reactor's thread, on several at once. Batches hold queries alone or one STATUS alone; STATUS comes on
-  /// a thread of its own that no query is answered on. For each request append exactly one whole frame with its id to
+  /// Called on a reactor's thread, on several at once. Batches hold queries alone, or one request about the node alone
+  /// (STATUS, dead letters); those come on a thread of their own that no query is answered on. For each request append exactly one whole frame with its id to
   /// `out`, in any order, or say `batch.notYet`. Blocking here stops all connections of the reactor.
   ///
   /// - Parameters:

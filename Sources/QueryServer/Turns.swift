@@ -105,8 +105,8 @@ extension ReactorLoop {
       let rest = UnsafeRawBufferPointer(rebasing: bytes[consumed...])
       switch connection.session.next(rest, turn) {
       case .request(let incoming, let length):
-        let isStatus = if case .status = incoming.request { true } else { false }
-        if isStatus != isFront { return (consumed, count, .migrate) }
+        let isAdmin = incoming.request.isAdmin
+        if isAdmin != isFront { return (consumed, count, .migrate) }
         let size = AnswerSize.max(incoming.request, overhead: overhead)
         if count > 0 && out.count + cost + size > outputBytesMax { return (consumed, count, .more) }
         batch[count] = incoming
@@ -115,7 +115,7 @@ extension ReactorLoop {
         cost += size
         consumed += length
         turn.take(incoming.id)
-        if isStatus { return (consumed, count, .more) }
+        if isAdmin { return (consumed, count, .more) }
       case .ping(let id, let length):
         ResponseWriter.ping(id: id, into: &out)
         answered[Int(Kind.ping.rawValue)]?.add()
@@ -411,6 +411,14 @@ extension ReactorLoop {
 }
 
 extension Request {
+  /// Whether the front thread answers it: what is asked about the node, and may read files.
+  var isAdmin: Bool {
+    switch self {
+    case .status, .deadLetters: true
+    case .hello, .ping, .top, .rank, .around, .compare, .summary, .boards: false
+    }
+  }
+
   /// The request's kind.
   var kind: Kind {
     switch self {
