@@ -13,8 +13,9 @@ public protocol QueryHandler: AnyObject, Sendable {
   /// Answers the requests of one turn.
   ///
   /// Called on a reactor's thread, on several at once. Batches hold queries alone, or one request about the node alone
-  /// (STATUS, dead letters); those come on a thread of their own that no query is answered on. For each request append exactly one whole frame with its id to
-  /// `out`, in any order, or say `batch.notYet`. Blocking here stops all connections of the reactor.
+  /// (STATUS, dead letters); those come on a thread of their own that no query is answered on. For each request
+  /// append exactly one whole frame with its id to `out`, in any order, or say `batch.notYet`. Blocking here stops
+  /// all connections of the reactor.
   ///
   /// - Parameters:
   ///   - batch: the requests; they borrow from the server's buffer and die when this returns.
