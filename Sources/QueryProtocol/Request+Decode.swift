@@ -164,22 +164,3 @@ private struct Payload {
       optionCount: count, options: UnsafeRawBufferPointer(rebasing: reader.bytes[start..<reader.position]))
   }
 }
-
-/// The rule for user ids, on raw bytes.
-public enum UserCheck {
-  /// Whether bytes make a user id: 1 to 64 bytes of UTF-8 without control characters.
-  ///
-  /// - Parameter bytes: what to check.
-  /// - Returns: true if they do.
-  /// - Complexity: O(bytes), a quick pass for plain ASCII.
-  public static func isValid(_ bytes: UnsafeRawBufferPointer) -> Bool {
-    guard bytes.count >= 1, bytes.count <= UserID.bytesMax else { return false }
-    var odd: UInt8 = 0
-    for index in 0..<bytes.count {
-      let byte = bytes[index]
-      odd |= byte & 0x80 | (byte < 0x20 || byte == 0x7F ? 1 : 0)
-    }
-    if odd == 0 { return true }
-    return odd & 1 == 0 && UTF8Check.isValid(bytes) && UserID.isValid(bytes)
-  }
-}

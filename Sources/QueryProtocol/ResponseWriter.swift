@@ -206,7 +206,7 @@ public struct RowsWriter {
     position: UInt64, rank: UInt64, tied: UInt64, steps: UInt64, user: UserKey, into out: inout ByteWriter
   ) {
     guard let place = header(position, rank, tied, steps, user.length, &out) else { return }
-    user.write(to: place)
+    user.writeText(to: place)
   }
 
   /// Appends a row of a user known by text.

@@ -185,6 +185,39 @@ struct CodecTests {
     }
   }
 
+  @Test("every byte at every place of an id is judged as in its text")
+  func userBytes() {
+    for length in [1, 2, 7, 8, 9, 15, 16, 17, 36, 63, 64, 65] {
+      for place in 0..<length {
+        for byte in UInt8.min...UInt8.max {
+          var bytes = [UInt8](repeating: 0x61, count: length)
+          bytes[place] = byte
+          let expected = length <= 64 && byte >= 0x20 && byte < 0x7F
+          let found = bytes.withUnsafeBytes { UserCheck.isValid($0) }
+          if found != expected { Issue.record("byte \(byte) at \(place) of \(length)") }
+        }
+      }
+    }
+  }
+
+  @Test("UUIDs are written as their texts", arguments: Seed.some(50))
+  func uuids(seed: Seed) throws {
+    var random = seed.random
+    for _ in 0..<20 {
+      let key = UserKey(high: random.next(), low: random.next())
+      var text = [UInt8](repeating: 0, count: 36)
+      text.withUnsafeMutableBytes { _ = key.write(to: $0.baseAddress!) }
+      var out = ByteWriter(limit: 4_096)
+      var rows = RowsWriter(.top, id: 1, AnswerContext(board: .all), users: 1, totalSteps: 1, into: &out)
+      rows.row(position: 0, rank: 1, tied: 1, steps: 1, user: key, into: &out)
+      rows.end(into: &out)
+      guard case .top(let answer) = try Response.decode(try #require(onlyFrame(out.unsafeBytes))) else {
+        continue
+      }
+      #expect(answer.rows.first?.user.text == String(decoding: text, as: UTF8.self))
+    }
+  }
+
   @Test("versions are negotiated to the newest both speak")
   func versions() throws {
     for (low, high, chosen) in [(1, 1, 1), (0, 9, 1), (2, 9, nil), (0, 0, nil)] as [(UInt8, UInt8, UInt8?)] {
