@@ -29,7 +29,10 @@ enum Demo {
       settings.dataDir = folder
       settings.kafkaBootstrapServers = brokers.bootstrapServers
       settings.kafkaTopic = topic
-      settings.queryListen = HostPort(host: "127.0.0.1", port: 0)
+      // Where clients ask unless told otherwise; if somebody listens there already, anywhere.
+      do { _ = try Socket.listen(settings.queryListen) } catch {
+        settings.queryListen = HostPort(host: "127.0.0.1", port: 0)
+      }
       let diagnostics = Diagnostics(level: .warning)
       let node = try NodeService(settings, diagnostics: diagnostics)
       try node.start()

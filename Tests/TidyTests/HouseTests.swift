@@ -109,7 +109,6 @@ enum LengthRule {
 
   /// - Parameter code: Swift text without comments and strings.
   /// - Returns: name, first line and length of every function with a body, from `func` to its closing brace.
-  /// - Throws: nothing in practice: the expressions are constants.
   static func functions(in code: String) throws -> [(name: String, line: Int, lines: Int)] {
     let opening =
       /^ *(?:@\w+(?:\([^)]*\))? +|\w+(?:\(\w+\))? +)*(?:func +([^\s(<]+)|(init)[?!]?|(subscript))\s*[(<]/
@@ -191,6 +190,7 @@ struct HouseTests {
     let agreed: Set = ["Package.swift", "README.md", "Sources", "Tests", "Protocol", "Ops"]
     let there = Set(Tree.names(in: "").filter { !$0.hasPrefix(".") })
     #expect(there.subtracting(agreed) == [], "more than was agreed")
+    #expect(agreed.subtracting(there) == [], "less than was agreed")
   }
 
   @Test("every script can be run and explains itself")
@@ -200,6 +200,14 @@ struct HouseTests {
       #expect(text.hasPrefix("#!/usr/bin/env "), "Ops/\(name) names no interpreter")
       #expect(text.contains("--help"), "Ops/\(name) has no --help")
       #expect(Tree.mode(of: "Ops/\(name)") & S_IXUSR != 0, "Ops/\(name) has no run bit")
+    }
+  }
+
+  @Test("every module's file opens with what it is")
+  func openings() {
+    for file in Tree.files where file.isSwift && file.path.hasPrefix("Sources/") {
+      let opens = file.text.hasPrefix("//")
+      #expect(opens, "\(file.path) opens without saying what it is")
     }
   }
 }

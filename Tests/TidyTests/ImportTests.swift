@@ -39,10 +39,11 @@ struct ImportRules {
     }
   }
 
-  /// - Returns: declared dependencies that no file of the target imports.
+  /// - Returns: declared dependencies that no file of the target imports, for targets that import anything.
   func unused() -> [String] {
     manifest.targets.flatMap { target in
       let imported = Set(imports(of: target).map(\.module))
+      if imported.isEmpty { return [] }
       return target.dependencies.filter { !imported.contains($0) }.map {
         "\(target.name) declares \($0) and imports it nowhere"
       }
@@ -125,6 +126,9 @@ struct ImportTests {
 
   @Test("every import is declared")
   func everyImportIsDeclared() throws { expectNone(try Self.house().undeclared()) }
+
+  @Test("every declared dependency is imported")
+  func everyDependencyIsImported() throws { expectNone(try Self.house().unused()) }
 
   @Test("arrows point down")
   func arrowsPointDown() throws { expectNone(try Self.house().upward()) }
