@@ -198,6 +198,13 @@ public final class Consumer: @unchecked Sendable {
       let list = PartitionList(topic: settings.topic, [(partition, offset)])
       rd_kafka_resume_partitions(client.raw, list.raw)
       _ = KafkaFailure.take(rd_kafka_seek_partitions(client.raw, list.raw, 0))
+    case .restart(let partition, let offset):
+      let list = PartitionList(topic: settings.topic, [(partition, offset)])
+      rd_kafka_resume_partitions(client.raw, list.raw)
+      _ = KafkaFailure.take(rd_kafka_incremental_unassign(client.raw, list.raw))
+      if let failure = KafkaFailure.take(rd_kafka_incremental_assign(client.raw, list.raw)) {
+        context.state.fail(.failed(failure), into: &context.actions)
+      }
     case .askOffsets: watch.hurryOffsets()
     }
     return true

@@ -56,7 +56,6 @@ public struct ConsumerSettings: Sendable {
   /// A table row a property that may not be changed: what it is fixed to, and why.
   static let fixed: [(key: String, value: String, why: String)] = [
     ("enable.auto.commit", "false", "offsets are committed only after the records are in the log"),
-    ("auto.commit.enable", "false", "offsets are committed only after the records are in the log"),
     ("enable.auto.offset.store", "false", "offsets are committed only after the records are in the log"),
     (
       "auto.offset.reset", "error",
@@ -107,7 +106,9 @@ public struct ConsumerSettings: Sendable {
     try configuration.set("group.id", groupID)
     try configuration.set("client.id", clientID)
     for (key, value) in properties {
-      if let row = ConsumerSettings.fixed.first(where: { $0.key == key }) {
+      // The older name of the same thing; librdkafka warns whenever it is set.
+      let name = key == "auto.commit.enable" ? "enable.auto.commit" : key
+      if let row = ConsumerSettings.fixed.first(where: { $0.key == name }) {
         guard value == row.value else {
           throw .setting(key: key, reason: "is fixed to \(row.value): \(row.why); remove the line")
         }

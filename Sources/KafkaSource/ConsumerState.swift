@@ -15,8 +15,8 @@ struct ConsumerState: Equatable {
     case outOfRange
     /// Taken away during the running call, whose records of it are dropped. Next: closed, rewinding.
     case revoking
-    /// Taken away and given back during one call: its records cannot be told apart, all are dropped and read again
-    /// from `start`. Next: assigned.
+    /// Taken away and given back during one call, or kept through a rebalance (after which librdkafka before 2.13.2
+    /// may go on one record too far): records of this call are dropped and read again from `start`. Next: assigned.
     case rewinding(start: Int64)
     /// Not ours. Next: assigned.
     case closed
@@ -43,6 +43,8 @@ struct ConsumerState: Equatable {
     case pause(Int32)
     /// Fetch the partition from this offset on.
     case resume(Int32, at: Int64)
+    /// The same for one whose fetching has ended by an error: a seek does not revive it.
+    case restart(Int32, at: Int64)
     /// Ask for begin and end of all partitions now.
     case askOffsets
   }
@@ -55,10 +57,15 @@ struct ConsumerState: Equatable {
     var dropped: UInt64 = 0
     /// Next offset expected while `floors` holds the closed mark.
     var offsetNext: Int64 = 0
+    /// The place at the last answer about begin and end, and for how many of them it has not moved.
+    var placeHeard: Int64 = -1
+    var stillHeard = 0
   }
 
   /// Most partitions a topic may have here; a number beyond it is a broken answer.
   static let partitionsMax: Int32 = 100_000
+  /// Answers in a row that show records ahead of a place that does not move, after which it is fetched anew.
+  static let stillHeardMax = 2
   /// Floor of a partition none of whose records is wanted.
   static let closedFloor = Int64.max
 
@@ -185,6 +192,7 @@ struct ConsumerState: Equatable {
       partitions[index].range = nil
       given.append(partition)
     }
+    rewindKept(since: generation)
     guard !given.isEmpty else { return }
     out.append(.tell(.assigned(given)))
     if isRefused, let error = sourceError { stopAll(error, into: &out) }
@@ -207,7 +215,20 @@ struct ConsumerState: Equatable {
       floors[index] = ConsumerState.closedFloor
       gone.append(partition)
     }
+    rewindKept(since: generation + 1)
     if !gone.isEmpty { out.append(.tell(.revoked(gone, lost: lost))) }
+  }
+
+  /// librdkafka pauses what is kept during a rebalance and resumes it at its own idea of the place, which an end of
+  /// the partition has moved one too far (librdkafka 5213, fixed in 2.13.2): the record there would be lost. So
+  /// nothing that comes now counts, and the place is set anew.
+  private mutating func rewindKept(since generation: UInt64) {
+    for index in partitions.indices
+    where partitions[index].phase == .assigned && partitions[index].generation < generation {
+      partitions[index].offsetNext = floors[index]
+      partitions[index].phase = .rewinding(start: floors[index])
+      floors[index] = ConsumerState.closedFloor
+    }
   }
 
   /// The records of the running call are sorted out: from here on assignments are whole again.
@@ -306,8 +327,26 @@ struct ConsumerState: Equatable {
       } else {
         clear(partition, into: &out)
       }
-    case .assigned, .paused, .stopped, .revoking, .rewinding, .closed: return
+    case .assigned: nudge(partition, next, range, into: &out)
+    case .paused, .stopped, .revoking, .rewinding, .closed: return
     }
+  }
+
+  /// Fetching has been seen to stop for good on a partition after a rebalance, with records ahead and no error:
+  /// starting it anew at the very place heals that.
+  private mutating func nudge(
+    _ partition: Int32, _ next: Int64, _ range: OffsetRange, into out: inout [Action]
+  ) {
+    let index = Int(partition)
+    if range.stable <= next || partitions[index].placeHeard != next {
+      partitions[index].placeHeard = next
+      partitions[index].stillHeard = 0
+      return
+    }
+    partitions[index].stillHeard += 1
+    guard partitions[index].stillHeard >= ConsumerState.stillHeardMax else { return }
+    partitions[index].stillHeard = 0
+    out.append(.restart(partition, at: next))
   }
 
   // MARK: - The caller's wishes
@@ -390,7 +429,7 @@ struct ConsumerState: Equatable {
     }
     partitions[index].phase = .assigned
     floors[index] = partitions[index].offsetNext
-    out.append(.resume(partition, at: floors[index]))
+    out.append(.restart(partition, at: floors[index]))
   }
 
   private mutating func grow(to count: Int) {

@@ -63,6 +63,8 @@ enum ConsumerCallbacks {
       failure = KafkaFailure.take(rd_kafka_incremental_unassign(client, list))
     }
     if let failure { context.state.fail(.failed(failure), into: &context.actions) }
+    // Back to `poll` at once: places may have to be set anew.
+    rd_kafka_yield(client)
   }
 
   /// Errors of the whole client. Most are passing: librdkafka goes on by itself, we tell and keep them.

@@ -6,6 +6,7 @@ import Glibc
 private let verbs: [(name: String, help: String, run: @Sendable ([String]) -> Void)] = [
   ("board", "ranks in process: increments, ranks, ties, memory", boardBench),
   ("decode", "JSON records to step events, beside simdjson On-Demand", decodeBench),
+  ("kafka", "reading a topic, beside librdkafka alone; filling one", KafkaBench.run),
   ("query", "load over TCP: rate, latency and CPU of a node or a toy", queryBench),
 ]
 

@@ -65,13 +65,33 @@ import Testing
     state.revoked([0], lost: false, into: &out)
     #expect(out == [.tell(.revoked([0], lost: false))])
     expect(admit(&state, 0, 1), false)
-    expect(admit(&state, 1, 1), true)
     out = []
     state.callEnded(into: &out)
-    #expect(out == [])
     #expect(state.owned == [1])
+    out = []
     state.revoked([0], lost: false, into: &out)
     #expect(out == [])
+  }
+
+  @Test("what is kept through a rebalance goes on exactly where it stood, whatever came meanwhile")
+  func keeps() {
+    var state = Self.reading()
+    var out: [ConsumerState.Action] = []
+    state.endOfPartition(1, 7, into: &out)
+    out = []
+    state.revoked([0], lost: false, into: &out)
+    // Offset 7 was skipped: taking 8 would lose it for good.
+    expect(admit(&state, 1, 8), false)
+    out = []
+    state.callEnded(into: &out)
+    #expect(out == [.resume(1, at: 7)])
+    expect(admit(&state, 1, 7), true)
+    state.assigned([(0, 0)], into: &out)
+    expect(admit(&state, 1, 9), false)
+    expect(admit(&state, 0, 0), true)
+    out = []
+    state.callEnded(into: &out)
+    #expect(out == [.resume(1, at: 8)])
   }
 
   @Test("a partition taken and given back in one call is read again from its start")
@@ -83,7 +103,7 @@ import Testing
     expect(admit(&state, 0, 500), false)
     out = []
     state.callEnded(into: &out)
-    #expect(out == [.resume(0, at: 40)])
+    #expect(out == [.resume(0, at: 40), .resume(1, at: 0)])
     expect(admit(&state, 0, 39), false)
     expect(admit(&state, 0, 40), true)
   }
@@ -132,7 +152,7 @@ import Testing
     state.heard(0, OffsetRange(low: 100, stable: 300, high: 300), into: &out)
     #expect(out == [], "told once")
     state.resume(0, at: 100, into: &out)
-    #expect(out == [.tell(.partitionCleared(partition: 0)), .resume(0, at: 100)])
+    #expect(out == [.tell(.partitionCleared(partition: 0)), .restart(0, at: 100)])
     expect(admit(&state, 0, 100), true)
   }
 
@@ -151,7 +171,7 @@ import Testing
       ])
     out = []
     state.heard(0, OffsetRange(low: 0, stable: 1200, high: 1200), into: &out)
-    #expect(out == [.tell(.partitionCleared(partition: 0)), .resume(0, at: 1000)])
+    #expect(out == [.tell(.partitionCleared(partition: 0)), .restart(0, at: 1000)])
   }
 
   @Test("a damaged batch stops its partition alone, at the offset before it, until someone decides")
@@ -168,7 +188,7 @@ import Testing
     state.heard(0, OffsetRange(low: 0, stable: 10, high: 10), into: &out)
     #expect(out == [], "knowing the ends heals no damage")
     state.resume(0, at: nil, into: &out)
-    #expect(out == [.tell(.partitionCleared(partition: 0)), .resume(0, at: 7)])
+    #expect(out == [.tell(.partitionCleared(partition: 0)), .restart(0, at: 7)])
   }
 
   @Test("a recreated topic stops every shard, both ids named, and nothing clears it")
@@ -226,6 +246,23 @@ import Testing
     var out: [ConsumerState.Action] = []
     state.described(Self.facts(8), into: &out)
     #expect(out == [.tell(.topic(Self.facts(8))), .tell(.partitionsGrew(from: 2, to: 8))])
+  }
+
+  @Test("a partition that stands still with records ahead is fetched anew from its very place")
+  func nudges() {
+    var state = Self.reading()
+    var out: [ConsumerState.Action] = []
+    let range = OffsetRange(low: 0, stable: 9, high: 9)
+    expect(admit(&state, 0, 3), true)
+    for _ in 0..<ConsumerState.stillHeardMax { state.heard(0, range, into: &out) }
+    #expect(out == [])
+    state.heard(0, range, into: &out)
+    #expect(out == [.restart(0, at: 4)])
+    expect(admit(&state, 0, 3), false)
+    expect(admit(&state, 0, 8), true)
+    out = []
+    for _ in 0..<20 { state.heard(0, range, into: &out) }
+    #expect(out == [], "nothing is ahead")
   }
 
   @Test("a paused partition hands out nothing and goes on where it stood")
