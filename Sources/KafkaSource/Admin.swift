@@ -116,6 +116,20 @@ public final class Admin: @unchecked Sendable {
     try done(topic, timeoutMs)
   }
 
+  /// Deletes a topic's oldest records.
+  ///
+  /// - Parameters:
+  ///   - topic: its name.
+  ///   - before: by partition, the first offset that stays.
+  ///   - timeoutMs: how long to wait, in milliseconds.
+  /// - Throws: `failed`.
+  public func deleteRecords(
+    _ topic: String, before: [Int32: Int64], timeoutMs: Int32 = 30_000
+  ) throws(KafkaError) {
+    AdminRequests.deleteRecords(client, topic, before: before, queue, timeoutMs: timeoutMs)
+    try done(topic, timeoutMs)
+  }
+
   private func done(_ topic: String, _ timeoutMs: Int32) throws(KafkaError) {
     switch wait(topic, timeoutMs) {
     case .done(.none): return

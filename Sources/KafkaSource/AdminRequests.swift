@@ -128,6 +128,18 @@ enum AdminRequests {
     rd_kafka_DeleteTopic_destroy(topics[0])
   }
 
+  /// Deletes the records of partitions below an offset.
+  static func deleteRecords(
+    _ client: Client, _ topic: String, before: [Int32: Int64], _ queue: borrowing Queue, timeoutMs: Int32
+  ) {
+    let options = makeOptions(client, RD_KAFKA_ADMIN_OP_DELETERECORDS, timeoutMs)
+    defer { rd_kafka_AdminOptions_destroy(options) }
+    let list = PartitionList(topic: topic, before.map { ($0.key, $0.value) })
+    var requests: [OpaquePointer?] = [rd_kafka_DeleteRecords_new(list.raw)]
+    rd_kafka_DeleteRecords(client.raw, &requests, 1, options, queue.raw)
+    rd_kafka_DeleteRecords_destroy(requests[0])
+  }
+
   /// Waits for an answer.
   ///
   /// - Parameters:
@@ -155,6 +167,7 @@ enum AdminRequests {
       var count = 0
       let result = rd_kafka_event_DeleteTopics_result(event)
       return .done(failure ?? first(rd_kafka_DeleteTopics_result_topics(result, &count), count))
+    case RD_KAFKA_EVENT_DELETERECORDS_RESULT: return .done(failure)
     default: return .other
     }
   }

@@ -1,0 +1,186 @@
+import Glibc
+import KafkaSource
+import Testing
+
+/// Against a real broker: `Ops/stack up kafka`, then RMS_KAFKA_BOOTSTRAP names it (and RMS_KAFKA_LOG its log folder).
+private let bootstrap = getenv("RMS_KAFKA_BOOTSTRAP").map { String(cString: $0) }
+private let logFolder = getenv("RMS_KAFKA_LOG").map { String(cString: $0) }
+private let isRequired = getenv("RMS_REQUIRE_STACK").map { String(cString: $0) } == "1"
+
+@Suite(.serialized, .enabled(if: bootstrap != nil || isRequired, "RMS_KAFKA_BOOTSTRAP names no broker"))
+struct RealKafkaTests {
+  typealias Seen = MockBrokerTests.Seen
+
+  let brokers: String
+  let admin: Admin
+
+  init() throws {
+    brokers = try #require(bootstrap, "RMS_REQUIRE_STACK=1, but RMS_KAFKA_BOOTSTRAP names no broker")
+    admin = try Admin(bootstrapServers: brokers)
+  }
+
+  /// A topic of this run alone.
+  func topic(_ name: String, partitions: Int32 = 1, _ properties: [(key: String, value: String)] = []) throws
+    -> String
+  {
+    let topic = "swift-\(name)-\(getpid())"
+    try admin.createTopic(topic, partitions: partitions, properties: properties)
+    return topic
+  }
+
+  func consumer(_ topic: String, addsIncrements: Bool = true, start: Int64 = 0) throws -> Consumer {
+    try Consumer(
+      ConsumerSettings(
+        bootstrapServers: brokers, topic: topic, groupID: "swift-\(topic)", addsIncrements: addsIncrements
+      ) { _ in start })
+  }
+
+  @Test("a compacted topic is refused for increments before a record is read, and read for totals")
+  func compacted() throws {
+    let name = try topic("compact", [("cleanup.policy", "compact")])
+    let facts = try admin.facts(name)
+    #expect(facts.cleanupPolicy == "compact" && facts.isCompacted)
+    #expect(facts.timestampType == "CreateTime")
+    #expect(facts.id?.description.utf8.count == 22)
+    let refused = try consumer(name)
+    var seen = Seen()
+    try #require(MockBrokerTests.poll(refused, &seen) { !$0.errors.isEmpty })
+    #expect(seen.errors == [.compacted(topic: name)])
+    #expect(refused.status.isEmpty)
+    #expect(MockBrokerTests.close(refused, &seen))
+    let read = try consumer(name, addsIncrements: false)
+    try #require(MockBrokerTests.poll(read, &seen) { $0.ends[0] == 0 })
+    #expect(MockBrokerTests.close(read, &seen))
+    try admin.deleteTopic(name)
+  }
+
+  @Test("a topic that ends in aborted records and a control record is caught up, with no lag")
+  func controlRecord() throws {
+    let name = try topic("control")
+    let producer = try Producer(bootstrapServers: brokers, topic: name, transactionalID: name)
+    for aborted in [false, true, false, true] {
+      try producer.begin()
+      for i in 0..<10 { try producer.produce("\(aborted) \(i)", partition: 0) }
+      producer.flush()
+      if aborted { try producer.abort() } else { try producer.commit() }
+    }
+    let reader = try consumer(name)
+    var seen = Seen()
+    try #require(MockBrokerTests.poll(reader, &seen) { $0.ends[0] == 44 && reader.status[0].isCaughtUp })
+    #expect(seen.records[0]?.count == 20)
+    #expect(seen.records[0]?.allSatisfy { $0.payload?.hasPrefix("false") ?? false } ?? false)
+    #expect(reader.status[0].offsetNext == 44)
+    // An open transaction: high watermark moves, the stable end does not, and nothing is shown.
+    try producer.begin()
+    try producer.produce("open", partition: 0)
+    producer.flush()
+    try #require(MockBrokerTests.poll(reader, &seen) { _ in reader.status[0].range?.high == 45 })
+    #expect(reader.status[0].range?.stable == 44 && reader.status[0].isCaughtUp)
+    try producer.commit()
+    try #require(
+      MockBrokerTests.poll(reader, &seen) { ($0.records[0]?.count ?? 0) == 21 && $0.ends[0] == 46 })
+    #expect(MockBrokerTests.close(reader, &seen))
+    try admin.deleteTopic(name)
+  }
+
+  @Test(
+    "records deleted before they were read are a gap by its offsets; going on after it is the operator's word"
+  )
+  func gap() throws {
+    let name = try topic("gap")
+    let producer = try Producer(bootstrapServers: brokers, topic: name)
+    for i in 0..<100 { try producer.produce("\(i)", partition: 0) }
+    #expect(producer.flush())
+    try admin.deleteRecords(name, before: [0: 40])
+    let reader = try consumer(name)
+    var seen = Seen()
+    try #require(MockBrokerTests.poll(reader, &seen) { !$0.errors.isEmpty })
+    #expect(seen.errors == [.gap(partition: 0, from: 0, to: 39)])
+    #expect(seen.records[0] == nil)
+    reader.resume(0, at: 40)
+    try #require(MockBrokerTests.poll(reader, &seen) { $0.ends[0] == 100 })
+    #expect(seen.records[0]?.map(\.offset) == Array(40..<100))
+    #expect(seen.events.contains(.partitionCleared(partition: 0)))
+    #expect(MockBrokerTests.close(reader, &seen))
+    try admin.deleteTopic(name)
+  }
+
+  @Test("a topic that ends before our place stops the partition instead of starting over")
+  func truncated() throws {
+    let name = try topic("short")
+    let producer = try Producer(bootstrapServers: brokers, topic: name)
+    for i in 0..<10 { try producer.produce("\(i)", partition: 0) }
+    #expect(producer.flush())
+    let reader = try consumer(name, start: 500)
+    var seen = Seen()
+    try #require(MockBrokerTests.poll(reader, &seen) { !$0.errors.isEmpty })
+    #expect(seen.errors == [.truncated(partition: 0, offsetNext: 500, end: 10)])
+    #expect(MockBrokerTests.close(reader, &seen))
+    try admin.deleteTopic(name)
+  }
+
+  @Test("a recreated topic stops its partitions, both ids named, and none of its records is handed out")
+  func recreated() throws {
+    let name = try topic("again")
+    let producer = try Producer(bootstrapServers: brokers, topic: name)
+    for i in 0..<10 { try producer.produce("\(i)", partition: 0) }
+    #expect(producer.flush())
+    let reader = try consumer(name)
+    var seen = Seen()
+    try #require(MockBrokerTests.poll(reader, &seen) { $0.ends[0] == 10 })
+    let old = try #require(try admin.facts(name).id)
+    try admin.deleteTopic(name)
+    let end = ContinuousClock.now + .seconds(20)
+    while ContinuousClock.now < end {
+      do {
+        try admin.createTopic(name, partitions: 1)
+        break
+      } catch { continue }
+    }
+    let new = try #require(try admin.facts(name).id)
+    #expect(old != new)
+    let error = KafkaError.topicRecreated(topic: name, old: old, new: new)
+    let later = try Producer(bootstrapServers: brokers, topic: name)
+    for i in 0..<50 { try later.produce("new \(i)", partition: 0) }
+    #expect(later.flush())
+    try #require(
+      MockBrokerTests.poll(reader, &seen) { $0.events.contains(.partitionError(partition: 0, error)) })
+    #expect(MockBrokerTests.close(reader, &seen))
+    try admin.deleteTopic(name)
+  }
+
+  @Test("a batch damaged on the broker's disk is not handed out; its partition stops there, others go on")
+  func corrupt() throws {
+    guard let logFolder else { return }
+    let name = try topic("crc", partitions: 2)
+    let producer = try Producer(
+      bootstrapServers: brokers, topic: name, properties: [("compression.codec", "none")])
+    for round in 0..<3 {
+      for i in 0..<10 { try producer.produce("round \(round) record \(i)", partition: 0) }
+      #expect(producer.flush())
+    }
+    for i in 0..<10 { try producer.produce("fine \(i)", partition: 1) }
+    #expect(producer.flush())
+    let path = "\(logFolder)/\(name)-0/00000000000000000000.log"
+    let file = try #require(fopen(path, "r+"))
+    var bytes = [UInt8](repeating: 0, count: 1 << 16)
+    let count = fread(&bytes, 1, bytes.count, file)
+    let needle = Array("round 1 record 4".utf8)
+    let place = try #require(
+      (0..<count - needle.count).first { bytes[$0..<$0 + needle.count].elementsEqual(needle) })
+    fseek(file, place, SEEK_SET)
+    fputc(Int32(UInt8(ascii: "R")), file)
+    fclose(file)
+    let reader = try consumer(name)
+    var seen = Seen()
+    try #require(MockBrokerTests.poll(reader, &seen) { !$0.errors.isEmpty && $0.ends[1] == 10 })
+    guard case .corrupt(0, _)? = seen.errors.first else {
+      Issue.record("\(seen.errors)")
+      return
+    }
+    #expect(seen.records[0]?.map(\.offset) == Array(0..<10))
+    #expect(reader.status[0].offsetNext == 10)
+    #expect(MockBrokerTests.close(reader, &seen))
+    try admin.deleteTopic(name)
+  }
+}
