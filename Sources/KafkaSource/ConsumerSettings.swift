@@ -115,9 +115,7 @@ public struct ConsumerSettings: Sendable {
       }
       try configuration.set(key, value)
     }
-    for row in ConsumerSettings.fixed where row.key != "auto.commit.enable" {
-      try configuration.set(row.key, row.value)
-    }
+    for row in ConsumerSettings.fixed { try configuration.set(row.key, row.value) }
     try configuration.set("log.queue", "true")
     return configuration
   }
