@@ -71,8 +71,8 @@ let package = Package(
     program(
       "rmsbench",
       [
-        "Bytes", "CSimdJSON", "FuzzBodies", "Posix", "QueryProtocol", "QueryServer", "RankIndex", "StepModel",
-        "Telemetry",
+        "Bytes", "CSimdJSON", "FuzzBodies", "KafkaSource", "Node", "Posix", "QueryProtocol", "QueryServer",
+        "RankIndex", "StepModel", "Telemetry",
       ]),
 
     // Bodies of differential tests and fuzzers: small in tests, by the million in rmsbench.
@@ -95,7 +95,6 @@ let package = Package(
       "QueryServerTests",
       [
         "Bytes", "Posix", "QueryProtocol", "QueryServer", "StepModel", "Telemetry", "TestSupport",
-        "Transport",
       ]),
     tests(
       "RankMyStepsTests",

@@ -3,6 +3,7 @@
 
 internal import Bytes
 import Glibc
+import Node
 internal import Posix
 internal import QueryProtocol
 internal import QueryServer
@@ -18,7 +19,7 @@ private let usage = """
   answers PING as rmsd does and everything else from a constant; --serve runs that toy alone until it is stopped.
   --pipeline    requests of a connection under way at a time; the next ones are sent when all are answered
   --rate        open loop: R requests a second, each timed from the moment it was due, not from when it was sent
-  --users       user ids asked for, made from --seed as `rmsbench` makes them everywhere
+  --users       user ids asked for: those that `rmsctl generate --users N --seed S` reports for
   --server-pid  also prints the CPU time of that process a request
   """
 
@@ -164,7 +165,7 @@ private func serveToy(_ address: HostPort) throws {
 
 // MARK: Users
 
-/// Canonical UUIDs made from a seed: user n is bytes of SplitMix64's outputs 2n and 2n + 1.
+/// The users that `rmsctl generate` puts on a topic, by seed and number.
 enum BenchUsers {
   static let idBytes = 36
 
@@ -174,10 +175,7 @@ enum BenchUsers {
   /// - Returns: the ids as text, 36 bytes each, one after the other.
   static func texts(_ count: Int, seed: UInt64) -> UnsafeMutableRawPointer {
     let texts = UnsafeMutableRawPointer.allocate(byteCount: count * idBytes, alignment: 8)
-    var random = BenchRandom(seed: seed)
-    for index in 0..<count {
-      UserKey(high: random.next(), low: random.next()).write(to: texts + index * idBytes)
-    }
+    for index in 0..<count { Generator.userKey(index, seed: seed).write(to: texts + index * idBytes) }
     return texts
   }
 }

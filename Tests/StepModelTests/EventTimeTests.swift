@@ -79,7 +79,7 @@ import Testing
     #expect(EventTime(real: 0.5)?.nanosecond == 500_000_000)
     #expect(EventTime(real: -0.0)?.date == Day(number: 0))
     #expect(EventTime(real: 0.999_999_999_9)?.nanosecond == 999_999_999)
-    #expect(EventTime(real: 5e-324)?.nanosecond == 0)
+    #expect(EventTime(real: Double.leastNonzeroMagnitude)?.nanosecond == 0)
     #expect(EventTime(real: 1_795_514_400.25)?.nanosecond == 250_000_000)
     // Milliseconds with a fraction: 123 ms and 750 µs.
     #expect(EventTime(real: 1_795_514_400_123.75)?.nanosecond == 123_750_000)

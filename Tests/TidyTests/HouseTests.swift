@@ -109,6 +109,7 @@ enum LengthRule {
 
   /// - Parameter code: Swift text without comments and strings.
   /// - Returns: name, first line and length of every function with a body, from `func` to its closing brace.
+  /// - Throws: what the regular expression engine throws.
   static func functions(in code: String) throws -> [(name: String, line: Int, lines: Int)] {
     let opening =
       /^ *(?:@\w+(?:\([^)]*\))? +|\w+(?:\(\w+\))? +)*(?:func +([^\s(<]+)|(init)[?!]?|(subscript))\s*[(<]/

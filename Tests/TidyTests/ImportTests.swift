@@ -41,7 +41,7 @@ struct ImportRules {
 
   /// - Returns: declared dependencies that no file of the target imports, for targets that import anything.
   func unused() -> [String] {
-    manifest.targets.flatMap { target in
+    manifest.targets.flatMap { target -> [String] in
       let imported = Set(imports(of: target).map(\.module))
       if imported.isEmpty { return [] }
       return target.dependencies.filter { !imported.contains($0) }.map {
