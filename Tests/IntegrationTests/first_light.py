@@ -106,7 +106,10 @@ def node(kafka, topic, **settings):
     with open(config, "w") as file:
         file.writelines(f"{key} = {value}\n" for key, value in values.items())
     log = open(os.path.join(folder, "rmsd.log"), "w+")
-    process = subprocess.Popen([tool("rmsd"), "--config", config], stdout=log, stderr=log, cwd=folder)
+    # What steers these tests is no setting of the node's.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RMS_")}
+    process = subprocess.Popen(
+        [tool("rmsd"), "--config", config], stdout=log, stderr=log, cwd=folder, env=environment)
     running = Node(process, port, log)
     try:
         yield running
