@@ -1,4 +1,4 @@
-// Which question to the brokers is due: the topic's identity every few seconds, begin and end of partitions every
+// Which question to the brokers is due: the topic's identity every second, begin and end of partitions every
 // second. A value; the consumer sends and receives.
 
 /// When to ask what.
@@ -10,8 +10,9 @@ struct TopicWatch: Equatable {
     case offsets(AdminRequests.End)
   }
 
-  /// Pause between two looks at the topic, in nanoseconds; a topic that was not found is looked for more often.
-  static let topicIntervalNs: UInt64 = 10_000_000_000
+  /// Pause between two looks at the topic, in nanoseconds. Records of a topic recreated under our feet can be handed
+  /// out for as long, so it is short: one small request.
+  static let topicIntervalNs: UInt64 = 1_000_000_000
   static let searchIntervalNs: UInt64 = 1_000_000_000
   /// Pause between two looks at the partitions' ends.
   static let offsetsIntervalNs: UInt64 = 1_000_000_000

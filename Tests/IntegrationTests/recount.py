@@ -113,7 +113,7 @@ class Recount:
         self.counted = collections.Counter()
         self.superseded = collections.Counter()
         self.rejected = collections.defaultdict(collections.Counter)
-        self.dead = {}  # (partition, offset) -> (reason, bytes)
+        self.dead = {}  # (partition, offset) -> (reason, bytes; None for a null value)
         self.partitions_of = {}  # user -> partitions
         # A shard's own totals, for what may not exceed a shard's limit; the cluster's are their sum.
         self.totals = collections.defaultdict(int)  # (partition, board, user) -> steps
@@ -130,7 +130,7 @@ class Recount:
             verdict = ("overflow",)
         if verdict[0] != "ok":
             self.rejected[partition][verdict[0]] += 1
-            self.dead[partition, record.offset] = (verdict[0], record.payload or b"")
+            self.dead[partition, record.offset] = (verdict[0], record.payload)
 
     def count(self, record, user, steps, day, instant):
         """Adds a report to all boards of its day, or to none (False: a total would overflow)."""
