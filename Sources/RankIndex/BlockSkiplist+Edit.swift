@@ -65,41 +65,42 @@ extension BlockSkiplist {
   /// Adds many users with one total, none of whom is in the list, and nobody else with that total; writes records.
   ///
   /// - Parameters:
-  ///   - keys: in order; their numbers are used.
+  ///   - keys: ordered as `KeySorter.selectMultiples` does for pieces of `runUsers`; may be ordered further.
   ///   - runCount: how many.
   ///   - total: what they all have.
   /// - Complexity: O(count + log n).
-  mutating func insert(run keys: UnsafePointer<SortKey>, _ runCount: Int, total: UInt32) {
+  mutating func insert(run keys: UnsafeMutablePointer<SortKey>, _ runCount: Int, total: UInt32) {
     var done = 0
     while done < runCount {
       guard root != BlockSkiplist.none else { return insert(run: keys, done..<runCount, total, at: nil) }
       // A separator may have this total from an earlier crowd: the run is inserted in pieces between such.
       let first = Probe(total: total, number: keys[done].number, in: users)
       let (index, next) = leafAndNext(for: first)
-      var end = done + 1
-      while end < runCount {
-        guard let next else {
-          end = runCount
-          break
+      var end = runCount
+      if let next, next.total == total {
+        KeySorter(users: users).sort(keys + done, runCount - done)
+        end = done + 1
+        while end < runCount, isBefore(next, Probe(total: total, number: keys[end].number, in: users)) {
+          end += 1
         }
-        let probe = Probe(total: total, number: keys[end].number, in: users)
-        guard precedes(probe, total: next.total, prefix: next.prefix, number: next.number) else { break }
-        if next.total != total { end = runCount } else { end += 1 }
       }
       insert(run: keys, done..<end, total, at: cut(index, below: total))
       done = end
     }
   }
 
+  private func isBefore(_ separator: Probe, _ probe: Probe) -> Bool {
+    precedes(probe, total: separator.total, prefix: separator.prefix, number: separator.number)
+  }
+
   /// Adds part of a run at a border between leaves.
   private mutating func insert(
     run keys: UnsafePointer<SortKey>, _ part: Range<Int>, _ total: UInt32, at start: Border?
   ) {
-    let fill = BlockSkiplist.leafMax * 7 / 8
     var border = start
     var done = part.lowerBound
     while done < part.upperBound {
-      let taken = min(fill, part.upperBound - done)
+      let taken = min(BlockSkiplist.runUsers, part.upperBound - done)
       let index = takeLeaf()
       for i in done..<done + taken { append(keys[i].number, total, to: index) }
       switch border {
@@ -168,6 +169,15 @@ extension BlockSkiplist {
     let links = Int(block[BlockSkiplist.countWord])
     for i in 0..<links where children[i] == child { return i }
     preconditionFailure("block \(child) is not below its parent")
+  }
+
+  /// Asks for what leaving a place will touch.
+  @inline(__always) func prefetch(_ place: UInt32) {
+    let leaf = self.leaf(place / UInt32(BlockSkiplist.leafMax))
+    let slot = Int(place % UInt32(BlockSkiplist.leafMax))
+    rms_prefetch(leaf)
+    rms_prefetch(numbers(leaf) + slot)
+    rms_prefetch(totals(leaf) + slot)
   }
 
   // MARK: Splitting

@@ -25,6 +25,8 @@ struct BlockSkiplist {
     static let leafMax = 256
     static let linkMax = 64
   #endif
+  /// Users a leaf gets when many are inserted at once.
+  static let runUsers = leafMax * 7 / 8
   static let leafWords = 16 + 2 * leafMax
   static let blockWords = 16 + 6 * linkMax
   /// Blocks under a quarter merge, so no more are ever needed for `UserTable.usersMax`.
@@ -168,11 +170,7 @@ struct BlockSkiplist {
     let leaf = self.leaf(index)
     let (numbers, totals) = (self.numbers(leaf), self.totals(leaf))
     let count = Int(leaf[BlockSkiplist.countWord])
-    if probe.prefix == 0 {
-      var sum: UInt32 = 0
-      for i in 0..<count { sum &+= totals[i] > probe.total ? 1 : 0 }
-      return before + Int(sum)
-    }
+    if probe.prefix == 0 { return before + BlockSkiplist.tally(totals, count, probe.total).above }
     for i in 0..<min(16, count) { rms_prefetch(users.pointee.ids + Int(numbers[i])) }
     for i in 0..<count {
       if i + 16 < count { rms_prefetch(users.pointee.ids + Int(numbers[i + 16])) }
@@ -191,23 +189,69 @@ struct BlockSkiplist {
   /// Users with strictly more than `total` steps.
   @inline(__always) func countAbove(_ total: UInt32) -> Int { position(of: Probe(startOf: total)) }
 
-  /// Users with exactly `total` steps, given how many have more.
+  /// First half of `rank`, for batches: the leaf where users with `total` steps start, asked for.
+  ///
+  /// - Parameter total: any.
+  /// - Returns: the leaf, and how many users stand in those before it; `none` if the list is empty.
+  func locate(_ total: UInt32) -> (leaf: UInt32, before: UInt32) {
+    guard root != BlockSkiplist.none else { return (BlockSkiplist.none, 0) }
+    let probe = Probe(startOf: total)
+    var before: UInt32 = 0
+    var index = root
+    for _ in 0..<height {
+      let block = self.block(index)
+      let link = self.link(block, for: probe)
+      let tallies = self.tallies(block)
+      for i in 0..<link { before &+= tallies[i] }
+      index = children(block)[link]
+    }
+    let leaf = self.leaf(index)
+    rms_prefetch(leaf)
+    for line in 0..<4 { rms_prefetch(totals(leaf) + 16 * line) }
+    return (index, before)
+  }
+
+  /// Second half of `rank`: users with more than `total` steps, and users with exactly as many.
   ///
   /// - Parameters:
-  ///   - total: any.
-  ///   - above: `countAbove(total)`.
-  /// - Returns: the count.
-  /// - Complexity: as `position(of:)`, twice where such users fill more than one leaf.
-  func tied(_ total: UInt32, above: Int) -> Int {
-    guard above < count else { return 0 }
-    let (index, offset) = self.leaf(at: above)
-    let leaf = self.leaf(index)
-    let totals = self.totals(leaf)
+  ///   - total: 1 or more.
+  ///   - place: what `locate` said of it.
+  /// - Returns: both counts.
+  func rank(_ total: UInt32, at place: (leaf: UInt32, before: UInt32)) -> (above: Int, tied: Int) {
+    guard place.leaf != BlockSkiplist.none else { return (0, 0) }
+    let leaf = self.leaf(place.leaf)
     let inLeaf = Int(leaf[BlockSkiplist.countWord])
-    var tied: UInt32 = 0
-    for i in 0..<inLeaf { tied &+= totals[i] == total ? 1 : 0 }
+    let (more, equal) = BlockSkiplist.tally(totals(leaf), inLeaf, total)
+    let above = Int(place.before) + more
     // Nobody below them in their leaf: they may go on in the next.
-    return offset + Int(tied) < inLeaf || total == 0 ? Int(tied) : countAbove(total - 1) - above
+    return (above, more + equal < inLeaf ? equal : countAbove(total - 1) - above)
+  }
+
+  /// How many of some totals are above a bound, and how many equal it.
+  @inline(__always) static func tally(
+    _ totals: UnsafePointer<UInt32>, _ count: Int, _ bound: UInt32
+  ) -> (above: Int, equal: Int) {
+    typealias Lanes = SIMD8<Int32>
+    // Flipping the highest bit makes signed comparison agree with unsigned order.
+    let flip = Lanes(repeating: Int32.min)
+    let wanted = Lanes(repeating: Int32(bitPattern: bound)) ^ flip
+    var (above, equal) = (Lanes(repeating: 0), Lanes(repeating: 0))
+    let whole = count & ~7
+    var i = 0
+    while i < whole {
+      let lanes = UnsafeRawPointer(totals + i).loadUnaligned(as: Lanes.self) ^ flip
+      // A true lane is all ones: -1.
+      above = above &- unsafeBitCast(lanes .> wanted, to: Lanes.self)
+      equal = equal &- unsafeBitCast(lanes .== wanted, to: Lanes.self)
+      i &+= 8
+    }
+    var sums = (above: Int(above.wrappedSum()), equal: Int(equal.wrappedSum()))
+    while i < count {
+      sums.above &+= totals[i] > bound ? 1 : 0
+      sums.equal &+= totals[i] == bound ? 1 : 0
+      i &+= 1
+    }
+    return sums
   }
 
   /// The leaf that holds a position, and the position inside it.

@@ -140,10 +140,12 @@ public final class Board: @unchecked Sendable {
       let total =
         number != UserTable.none && Int(number) < state.pointee.numbersEnd
         ? state.pointee.records[Int(number)].total : 0
-      ranks[i] = UserRank(number: number, total: total, above: 0, tied: 0)
+      // Until the last stage, `tied` and `above` hold the place in the list.
+      let place = total < DenseTotals.limit ? (leaf: 0, before: 0) : state.pointee.list.locate(total)
+      ranks[i] = UserRank(number: number, total: total, above: place.before, tied: place.leaf)
     }
     for i in 0..<count {
-      let rank = state.pointee.rank(ranks[i].total)
+      let rank = state.pointee.rank(ranks[i].total, at: (leaf: ranks[i].tied, before: ranks[i].above))
       ranks[i].above = UInt32(truncatingIfNeeded: rank.above)
       ranks[i].tied = UInt32(truncatingIfNeeded: rank.tied)
     }

@@ -11,16 +11,15 @@ extension BoardState {
   /// Users with a total of 1 or more.
   @inline(__always) func tied(_ total: UInt32) -> Int {
     if total < DenseTotals.limit { return Int(dense.counts[Int(total)]) }
-    return list.tied(total, above: list.countAbove(total))
+    return list.rank(total, at: list.locate(total)).tied
   }
 
-  /// Both counts in one go.
-  @inline(__always) func rank(_ total: UInt32) -> (above: Int, tied: Int) {
-    if total < DenseTotals.limit {
-      return (beyond &+ dense.countAbove(total), total == 0 ? 0 : Int(dense.counts[Int(total)]))
-    }
-    let above = list.countAbove(total)
-    return (above, list.tied(total, above: above))
+  /// Users above and users tied, given what `list.locate` says of totals beyond the dense ones.
+  @inline(__always) func rank(
+    _ total: UInt32, at place: (leaf: UInt32, before: UInt32)
+  ) -> (above: Int, tied: Int) {
+    if total >= DenseTotals.limit { return list.rank(total, at: place) }
+    return (beyond &+ dense.countAbove(total), total == 0 ? 0 : Int(dense.counts[Int(total)]))
   }
 
   /// The total at a position below `users`.

@@ -107,7 +107,7 @@ struct BoardState {
       let (head, count) = (dense.heads[Int(record.total)], dense.counts[Int(record.total)])
       rms_prefetch(buckets.words + Int(Buckets.lastPlace(head: head, count: count)))
     } else {
-      rms_prefetch(list.leaf(record.place / UInt32(BlockSkiplist.leafMax)))
+      list.prefetch(record.place)
     }
   }
 
@@ -142,6 +142,24 @@ struct BoardState {
       records[Int(number)] = Record(total: 0, place: 0)
     }
     totalSteps = totalSteps &- UInt64(old.total) &+ UInt64(new)
+    #if DEBUG
+      checkSometimes()
+    #endif
+  }
+
+  /// Adds a user after everyone on the board; for building from rows in order.
+  mutating func append(_ number: UInt32, _ total: UInt32) {
+    dense.shift(from: 0, to: total)
+    if total >= DenseTotals.limit {
+      list.append(last: number, total: total)
+      beyond += 1
+    } else if dense.heads[Int(total)] == DenseTotals.crowd {
+      list.append(last: number, total: total)
+      dense.add(total)
+    } else {
+      enter(number, total)
+    }
+    totalSteps += UInt64(total)
     #if DEBUG
       checkSometimes()
     #endif
@@ -194,7 +212,7 @@ struct BoardState {
     }
     let sorter = KeySorter(users: table)
     sorter.fill(keys, count)
-    sorter.sort(keys, count)
+    sorter.selectMultiples(keys, count, piece: BlockSkiplist.runUsers)
     buckets.removeAll(head: dense.heads[Int(total)])
     dense.heads[Int(total)] = DenseTotals.crowd
     list.insert(run: keys, count, total: total)

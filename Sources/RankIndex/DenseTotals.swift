@@ -147,6 +147,8 @@ struct DenseTotals {
       var all = 0
       for page in stride(from: DenseTotals.pages - 1, through: 0, by: -1) {
         precondition(Int(above4096[page]) == all, "page \(page): \(all) users above, sum \(above4096[page])")
+        // Nobody in the page, says the sum above; `users` will tell if that is wrong.
+        if page > 0 ? above4096[page - 1] == above4096[page] : all == users { continue }
         for part in page << 6..<(page + 1) << 6 {
           var sum: UInt32 = 0
           if sums64[part] != 0 { for total in part << 6..<(part + 1) << 6 { sum += counts[total] } }

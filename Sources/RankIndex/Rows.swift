@@ -101,6 +101,19 @@ struct KeySorter {
     insertionSort(keys + low, high - low)
   }
 
+  /// Orders keys only so far that each multiple of `piece` holds the key it would hold in full order, with smaller
+  /// ones before and greater ones after it.
+  ///
+  /// - Complexity: O(n log(n / piece)) expected.
+  func selectMultiples(_ keys: UnsafeMutablePointer<SortKey>, _ count: Int, piece: Int) {
+    let pieces = (count + piece - 1) / piece
+    guard pieces > 1 else { return select(keys, count, nth: 0) }
+    let middle = pieces / 2 * piece
+    select(keys, count, nth: middle)
+    selectMultiples(keys, middle, piece: piece)
+    selectMultiples(keys + middle, count - middle, piece: piece)
+  }
+
   /// Hoare's partition around the median of three.
   ///
   /// - Returns: a cut strictly inside: nothing before it is greater than anything after it.

@@ -101,10 +101,10 @@ public final class ShardBoards: @unchecked Sendable {
     }
     let route = Route(
       day: day,
-      daily: made(.day(day), withRegisters: mode == .totalNewest),
-      week: hasWeek ? made(.week(monday: day.monday)) : nil,
-      month: hasMonth ? made(.month(day.month)) : nil,
-      all: hasAll ? made(.all) : nil)
+      daily: state(of: .day(day)),
+      week: hasWeek ? state(of: .week(monday: day.monday)) : nil,
+      month: hasMonth ? state(of: .month(day.month)) : nil,
+      all: hasAll ? state(of: .all) : nil)
     routes.insert(route, at: 0)
     if routes.count > ShardBoards.routesMax { routes.removeLast() }
     return route
@@ -113,11 +113,10 @@ public final class ShardBoards: @unchecked Sendable {
   /// Days whose boards are found without a look-up.
   static let routesMax = 16
 
-  private func made(
-    _ id: BoardID, withRegisters: Bool = false
-  ) -> UnsafeMutablePointer<BoardState> {
+  /// The memory of a board, which is made if there is none.
+  func state(of id: BoardID) -> UnsafeMutablePointer<BoardState> {
     if let board = boardsByID[id] { return board.state }
-    let board = Board(id: id, owner: owner, withRegisters: withRegisters)
+    let board = Board(id: id, owner: owner, withRegisters: mode == .totalNewest && id.kind == "day")
     boardsByID[id] = board
     return board.state
   }
