@@ -206,6 +206,7 @@ public final class Consumer: @unchecked Sendable {
         context.state.fail(.failed(failure), into: &context.actions)
       }
     case .askOffsets: watch.hurryOffsets()
+    case .askTopic: watch.hurryTopic()
     }
     return true
   }

@@ -47,6 +47,8 @@ struct ConsumerState: Equatable {
     case restart(Int32, at: Int64)
     /// Ask for begin and end of all partitions now.
     case askOffsets
+    /// Ask what the topic is now; an answer to an older question does not count.
+    case askTopic
   }
 
   struct Partition: Equatable {
@@ -132,6 +134,15 @@ struct ConsumerState: Equatable {
     out.append(.tell(.sourceError(error)))
   }
 
+  /// The topic is gone from the brokers, for a moment or for good. A topic of the same name may follow, whose offsets
+  /// mean other records: nothing that comes now counts until its id was looked at.
+  mutating func vanished(into out: inout [Action]) {
+    let error = KafkaError.unknownTopic(topic)
+    fail(error, into: &out)
+    if sourceError == error { stopAll(error, into: &out) }
+    out.append(.askTopic)
+  }
+
   /// A broker answered usefully: whatever was wrong with all of them is over.
   mutating func cleared(into out: inout [Action]) {
     guard !isRecreated, let error = sourceError else { return }
@@ -159,7 +170,7 @@ struct ConsumerState: Equatable {
   private mutating func stopAll(_ error: KafkaError, into out: inout [Action]) {
     for index in partitions.indices {
       switch partitions[index].phase {
-      case .assigned, .paused, .outOfRange: stop(Int32(index), error, into: &out)
+      case .assigned, .paused, .outOfRange, .stopped(.unknownTopic): stop(Int32(index), error, into: &out)
       case .stopped, .revoking, .rewinding, .closed: continue
       }
     }

@@ -83,6 +83,9 @@ enum ConsumerCallbacks {
     case RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN, RD_KAFKA_RESP_ERR__RESOLVE, RD_KAFKA_RESP_ERR__AUTHENTICATION,
       RD_KAFKA_RESP_ERR__SSL:
       context.state.fail(.failed(failure), into: &context.actions)
+    case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
+      RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
+      context.state.vanished(into: &context.actions)
     default:
       // One connection of many, mostly: for the log, not for the state.
       context.actions.append(.tell(.log(level: 4, text: failure.description)))

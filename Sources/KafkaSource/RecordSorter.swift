@@ -112,8 +112,9 @@ struct RecordSorter: ~Copyable {
     case RD_KAFKA_RESP_ERR__BAD_MSG, RD_KAFKA_RESP_ERR__BAD_COMPRESSION, RD_KAFKA_RESP_ERR_INVALID_MSG:
       context.state.partitionFailed(
         partition, .corrupt(partition: partition, failure), into: &context.actions)
-    case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
-      context.state.fail(.unknownTopic(context.state.topic), into: &context.actions)
+    case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC,
+      RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
+      context.state.vanished(into: &context.actions)
     case RD_KAFKA_RESP_ERR__FATAL:
       context.actions.append(.tell(.fatal(.fatal(failure))))
     default:

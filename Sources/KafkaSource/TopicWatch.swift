@@ -22,6 +22,8 @@ struct TopicWatch: Equatable {
   private var topicDueNs: UInt64 = 0
   private var offsetsDueNs: UInt64 = 0
   private var isTopicAsked = false
+  /// Whether the answer under way was asked for before something happened to the topic.
+  private var isTopicAnswerOld = false
   private var offsetsAsked: [AdminRequests.End] = []
   private var pending: TopicFacts?
   private var configuration: (cleanupPolicy: String?, timestampType: String?) = (nil, nil)
@@ -56,6 +58,12 @@ struct TopicWatch: Equatable {
   /// Makes the next look at the ends due at once.
   mutating func hurryOffsets() { offsetsDueNs = 0 }
 
+  /// Makes the next look at the topic due at once; an answer under way is too old to count.
+  mutating func hurryTopic() {
+    topicDueNs = 0
+    isTopicAnswerOld = isTopicAsked
+  }
+
   /// What an answer makes known.
   enum Finding: Equatable {
     /// Ask for the topic's configuration too.
@@ -82,6 +90,7 @@ struct TopicWatch: Equatable {
       return described(nowNs)
     case .topicFailed(let error):
       isTopicAsked = false
+      isTopicAnswerOld = false
       topicDueNs = nowNs + TopicWatch.searchIntervalNs
       return .failed(error)
     case .configuration(let policy, let type):
@@ -101,6 +110,11 @@ struct TopicWatch: Equatable {
     topicDueNs = nowNs + TopicWatch.topicIntervalNs
     guard var facts = pending else { return .nothing }
     pending = nil
+    if isTopicAnswerOld {
+      isTopicAnswerOld = false
+      topicDueNs = 0
+      return .nothing
+    }
     facts.cleanupPolicy = configuration.cleanupPolicy
     facts.timestampType = configuration.timestampType
     return .topic(facts)

@@ -216,6 +216,28 @@ import Testing
     expect(admit(&state, 0, 0), false)
   }
 
+  @Test(
+    "while the topic is gone nothing counts; the same id goes on where it stood, another one stops for good")
+  func vanished() {
+    var state = Self.reading()
+    var out: [ConsumerState.Action] = []
+    expect(admit(&state, 0, 0), true)
+    state.vanished(into: &out)
+    expect(admit(&state, 0, 1), false)
+    #expect(out.contains(.askTopic))
+    var same = state
+    out = []
+    same.described(Self.facts(), into: &out)
+    #expect(out.contains(.restart(0, at: 1)) && out.contains(.tell(.partitionCleared(partition: 0))))
+    expect(admit(&same, 0, 1), true)
+    out = []
+    state.described(Self.facts(id: Self.other), into: &out)
+    let error = KafkaError.topicRecreated(topic: "steps", old: Self.id, new: Self.other)
+    #expect(out.contains(.tell(.partitionError(partition: 0, error))))
+    #expect(out.contains(.tell(.partitionError(partition: 1, error))))
+    expect(admit(&state, 0, 1), false)
+  }
+
   @Test("state made from another topic is never read on: the id given at start counts")
   func recreatedWhileAway() {
     var state = ConsumerState(topic: "steps", topicID: Self.other, addsIncrements: true)
