@@ -34,6 +34,7 @@ let package = Package(
     .systemLibrary(name: "CPrefetch"),
     .systemLibrary(name: "CLinux"),
     .systemLibrary(name: "CRdKafka"),
+    .systemLibrary(name: "CMicroHTTPD"),
     .target(
       name: "CSimdJSON", cxxSettings: [.define("NDEBUG")], linkerSettings: [.linkedLibrary("simdjson")]),
 
@@ -49,6 +50,7 @@ let package = Package(
     module("KafkaSource", ["CRdKafka"]),
     module("QueryProtocol", ["Bytes", "StepModel"]),
     // 3
+    module("HTTPFace", ["CMicroHTTPD", "Posix"]),
     module("QueryServer", ["Bytes", "Posix", "QueryProtocol", "Telemetry", "Transport"]),
     module("RankMySteps", ["Bytes", "Posix", "QueryProtocol", "StepModel", "Transport"]),
     // 4
@@ -58,8 +60,8 @@ let package = Package(
     module(
       "Node",
       [
-        "Bytes", "Cluster", "KafkaSource", "Posix", "QueryProtocol", "QueryServer", "RankIndex", "StepModel",
-        "Telemetry",
+        "Bytes", "Cluster", "HTTPFace", "KafkaSource", "Posix", "QueryProtocol", "QueryServer", "RankIndex",
+        "StepModel", "Telemetry",
       ]),
     // 6
     program(
@@ -101,7 +103,8 @@ let package = Package(
       ["Bytes", "Posix", "QueryProtocol", "RankMySteps", "StepModel", "TestSupport", "Transport"]),
     tests("ConsoleTests", ["Console", "QueryProtocol", "StepModel"]),
     tests("ClusterTests", ["Cluster", "QueryProtocol", "RankIndex", "StepModel", "TestSupport"]),
-    tests("NodeTests", ["Node", "Posix", "StepModel", "TestSupport"]),
+    tests("HTTPFaceTests", ["HTTPFace", "Posix"]),
+    tests("NodeTests", ["KafkaSource", "Node", "Posix", "StepModel", "Telemetry", "TestSupport"]),
     tests("TidyTests", []),
   ],
   swiftLanguageModes: [.v6],

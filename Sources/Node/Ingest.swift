@@ -40,6 +40,7 @@ final class Ingest: @unchecked Sendable {
   private let diagnostics: Diagnostics
   private let stopping = Atomic<Bool>(false)
   private let onFatal: @Sendable (KafkaError) -> Void
+  private let rebalances: Counter
   private var thread: Thread?
   private var byPartition: [Int32: Shard] = [:]
   private var endsHeard: UInt64 = 0
@@ -48,17 +49,19 @@ final class Ingest: @unchecked Sendable {
   ///   - settings: how to read.
   ///   - shards: where shards are shown.
   ///   - diagnostics: where events are told.
+  ///   - rebalances: counts partitions coming and going.
   ///   - makeShard: makes a shard that is not started yet.
   ///   - onFatal: called once, on the polling thread, when the client is of no use any more.
   /// - Throws: `KafkaError.setting`.
   init(
-    _ settings: ConsumerSettings, shards: ShardSet, diagnostics: Diagnostics,
+    _ settings: ConsumerSettings, shards: ShardSet, diagnostics: Diagnostics, rebalances: Counter,
     makeShard: @escaping (Int32) throws(SystemError) -> Shard,
     onFatal: @escaping @Sendable (KafkaError) -> Void
   ) throws(KafkaError) {
     consumer = try Consumer(settings)
     self.shards = shards
     self.diagnostics = diagnostics
+    self.rebalances = rebalances
     self.makeShard = makeShard
     self.onFatal = onFatal
   }
@@ -138,6 +141,7 @@ final class Ingest: @unchecked Sendable {
   }
 
   private func assign(_ partitions: [Int32]) {
+    rebalances.add()
     for partition in partitions where byPartition[partition] == nil {
       do throws(SystemError) {
         let shard = try makeShard(partition)
@@ -154,6 +158,7 @@ final class Ingest: @unchecked Sendable {
   }
 
   private func revoke(_ partitions: [Int32], lost: Bool) {
+    rebalances.add()
     for partition in partitions {
       byPartition.removeValue(forKey: partition)?.stop()
     }

@@ -13,6 +13,8 @@ public enum NodeError: Error, CustomStringConvertible {
   case deadLetters(DeadLetterError)
   /// The query address is taken or is not ours.
   case listen(ListenError)
+  /// The address of probes and metrics is taken or is not ours.
+  case listenHTTP(ListenError)
   /// The Kafka client refused its settings or stopped for good.
   case kafka(KafkaError)
   /// The kernel refused something that a node cannot be without.
@@ -29,7 +31,7 @@ public enum NodeError: Error, CustomStringConvertible {
       default: 74
       }
     case .deadLetters: 74
-    case .listen: 69
+    case .listen, .listenHTTP: 69
     case .kafka(.setting): 78
     case .kafka: 70
     case .system: 71
@@ -52,6 +54,7 @@ public enum NodeError: Error, CustomStringConvertible {
     case .deadLetters(.damaged(let path, let place)):
       "the dead-letter file \(path) is damaged at byte \(place); move it away to start a new one"
     case .listen(let error): "query.listen: \(error)"
+    case .listenHTTP(let error): "http.listen: \(error)"
     case .kafka(let error): error.description
     case .system(let error): error.description
     }

@@ -1,6 +1,7 @@
 // A node: data folder, dead letters, shards fed by Kafka, a query server over them. Wiring, nothing else.
 
 import Bytes
+import HTTPFace
 import KafkaSource
 public import Posix
 import QueryProtocol
@@ -14,16 +15,21 @@ public final class NodeService: Sendable {
   private let facts: NodeFacts
   private let ingest: Ingest
   private let server: Server
+  private let face: NodeFace
+  private let http: HTTPListener
   private let failed: Mutex<NodeError?>
   private let observer: NodeObserver
 
   /// Where queries are answered; the port is the real one if the setting was 0.
   public var queryAddress: HostPort { server.address }
 
+  /// Where probes and metrics are served; the port is the real one if the setting was 0.
+  public var httpAddress: HostPort { http.address }
+
   /// Why the node cannot go on; nil while it can.
   public var failure: NodeError? { failed.withLock { $0 } }
 
-  /// Opens the data folder and answers queries from here on; reads nothing from Kafka yet.
+  /// Opens the data folder and answers queries, probes and scrapes from here on; reads nothing from Kafka yet.
   ///
   /// - Parameters:
   ///   - settings: every value checked.
@@ -35,7 +41,6 @@ public final class NodeService: Sendable {
     do throws(SettingsProblems) { cluster = try settings.cluster() } catch { throw .settings(error) }
     let deadLetters = try NodeService.openDeadLetters(settings, diagnostics)
     let metrics = Metrics()
-    metrics.gauge(.buildInfo, Version.text).set(1)
     let facts = NodeFacts(
       settings: settings, cluster: cluster, deadLetters: deadLetters, metrics: metrics,
       diagnostics: diagnostics,
@@ -44,6 +49,10 @@ public final class NodeService: Sendable {
     self.facts = facts
     self.observer = observer
     failed = Mutex(nil)
+    let face = NodeFace(facts)
+    self.face = face
+    http = try NodeService.listenHTTP(settings.httpListen, face)
+    diagnostics.log(.info, "probes and metrics are served", [.address: "\(http.address)"])
     var limits = ServerLimits()
     limits.connectionsMax = settings.queryConnectionsMax
     limits.connectionsPerAddressMax = settings.queryConnectionsPerAddressMax
@@ -72,13 +81,15 @@ public final class NodeService: Sendable {
       properties: settings.kafkaOther.sorted { $0.key < $1.key }.map { ($0.key, $0.value) },
       addsIncrements: cluster.stepsMode == .increment)
     let topic = settings.kafkaTopic
+    let meters = ShardMeters(metrics)
     do throws(KafkaError) {
       ingest = try Ingest(
         consumer, shards: facts.shards, diagnostics: diagnostics,
+        rebalances: metrics.counter(.rebalances),
         makeShard: { partition throws(SystemError) in
           Shard(
             partition: partition, topic: topic, start: 0, settings: cluster, deadLetters: deadLetters,
-            observer: observer)
+            observer: observer, meters: meters, clock: clock)
         }, onFatal: { [weak observer] in observer?.fail(.kafka($0)) })
     } catch { throw .kafka(error) }
     observer.onFailure = { [weak self] error in self?.failed.withLock { $0 = $0 ?? error } }
@@ -95,11 +106,24 @@ public final class NodeService: Sendable {
       [.node: facts.settings.nodeID, .address: "\(server.address)", .topic: facts.settings.kafkaTopic])
   }
 
-  /// Finishes the requests under way, leaves the group and ends all threads.
+  /// Finishes the requests under way, leaves the group and ends all threads; not ready from the first moment on.
   public func stop() {
+    face.stopping()
     server.drain(within: .seconds(5))
     ingest.stop()
+    http.stop()
     facts.diagnostics.log(.info, "node stopped", [.node: facts.settings.nodeID])
+  }
+
+  private static func listenHTTP(_ address: HostPort, _ face: NodeFace) throws(NodeError) -> HTTPListener {
+    do throws(HTTPFaceError) {
+      return try HTTPListener(address) { face.answer($0) }
+    } catch {
+      switch error {
+      case .listen(let error): throw .listenHTTP(error)
+      case .system(let error): throw .system(error)
+      }
+    }
   }
 
   private static func openDeadLetters(

@@ -50,12 +50,16 @@ final class Shard: @unchecked Sendable {
 
   let partition: Int32
   let gate = Gate()
+  /// Whether the thread goes on; asked without the gate.
+  let progress: ShardProgress
   private(set) var boards: ShardBoards
   private(set) var numbers: ShardNumbers
   private let topic: String
   private let queue = WorkQueue<ShardWork>(countMax: batchesWaitingMax)
   private let deadLetters: DeadLetters
   private let observer: any ShardObserver
+  private let meters: ShardMeters
+  private let clock: Clock
   private var decoder: StepDecoder
   private var thread: Thread?
   private var reasons = [RejectReason?](repeating: nil, count: chunkCount)
@@ -71,14 +75,19 @@ final class Shard: @unchecked Sendable {
   ///   - settings: those of the cluster.
   ///   - deadLetters: where rejected records go.
   ///   - observer: told after each turn.
+  ///   - meters: what all shards of the node count into.
+  ///   - clock: tells how long records took to become visible.
   init(
     partition: Int32, topic: String, start: Int64, settings: ClusterSettings, deadLetters: DeadLetters,
-    observer: any ShardObserver
+    observer: any ShardObserver, meters: ShardMeters, clock: Clock
   ) {
     self.partition = partition
     self.topic = topic
     self.deadLetters = deadLetters
     self.observer = observer
+    self.meters = meters
+    self.clock = clock
+    progress = ShardProgress(clock)
     numbers = ShardNumbers(watermark: start)
     boards = ShardBoards(
       mode: settings.stepsMode, week: settings.boardsWeek, month: settings.boardsMonth,
@@ -98,13 +107,19 @@ final class Shard: @unchecked Sendable {
     thread = try Thread("shard-\(partition)") { [self] in
       var taken: [ShardWork] = []
       while queue.take(into: &taken) {
-        for work in taken { process(work) }
+        for work in taken {
+          process(work)
+          progress.done()
+        }
       }
     }
   }
 
   /// Gives work; waits while too much waits already. Called by the one thread that reads Kafka.
-  func give(_ work: ShardWork) { queue.give(work) }
+  func give(_ work: ShardWork) {
+    progress.given()
+    if !queue.give(work) { progress.done() }
+  }
 
   /// Ends the thread after what was given is done.
   func stop() {
@@ -160,6 +175,7 @@ final class Shard: @unchecked Sendable {
       }
     }
     let usersBefore = boards.users
+    let countedBefore = numbers.counted
     var full = false
     gate.write {
       boards.apply(UnsafeBufferPointer(start: events, count: eventCount), outcomes: outcomes)
@@ -186,7 +202,15 @@ final class Shard: @unchecked Sendable {
       numbers.atEnd = false
     }
     if full { fail("the shard has as many users as it can hold (2^27); give the topic more partitions") }
-    if rejectedCount > 0 { bury(range.count) }
+    progress.moved()
+    meters.applied(
+      counted: numbers.counted - countedBefore, newestMs: numbers.newest, wallMs: self.clock.wall / 1_000_000)
+    if rejectedCount > 0 {
+      for index in 0..<range.count {
+        if let reason = reasons[index] { meters.rejected(reason) }
+      }
+      bury(range.count)
+    }
     if boards.users > usersBefore { observer.usersAppeared(self, usersBefore..<boards.users) }
     observer.shardMoved(self)
   }

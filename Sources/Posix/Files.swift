@@ -95,6 +95,21 @@ public struct Files: Sendable {
   /// Whether anything is at the path. C: `access`.
   public func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
+  /// Whether this process may write the file at the path: it is there, its rights and its file system allow it.
+  /// C: `access`.
+  public func isWritable(_ path: String) -> Bool { access(path, W_OK) == 0 }
+
+  /// Bytes that this process may still write to the file system of a path. C: `statvfs`.
+  ///
+  /// - Parameter path: a file or folder that is there.
+  /// - Returns: the bytes.
+  /// - Throws: `SystemError`.
+  public func freeBytes(_ path: String) throws(SystemError) -> UInt64 {
+    var status = statvfs()
+    do { try SystemCall.run("statvfs") { statvfs(path, &status) } } catch { throw error.about(path) }
+    return UInt64(status.f_bavail).multipliedReportingOverflow(by: UInt64(status.f_frsize)).partialValue
+  }
+
   /// Puts a file in another's place, as one step. Lasting only after `syncFolder`. C: `rename`.
   ///
   /// - Parameters:

@@ -10,10 +10,10 @@ public enum Metric: Int, CaseIterable, Sendable {
   case deadLetterFailures
   case watermark
   case kafkaLag
-  case kafkaErrors
   case visibleDelay
   case lastEvent
   case users
+  case usersElsewhere
   case diskFree
   case rebalances
   case queries
@@ -25,7 +25,6 @@ public enum Metric: Int, CaseIterable, Sendable {
   case clientBytes
   case parkedRequests
   case partialAnswers
-  case diagnosticsHeldBack
 
   /// How a metric behaves.
   public enum Kind: String, Sendable {
@@ -64,19 +63,21 @@ public enum Metric: Int, CaseIterable, Sendable {
       gauge("rms_watermark_offset", ["partition"], "Next Kafka offset not yet applied.")
     case .kafkaLag:
       gauge("rms_kafka_lag_records", ["partition"], "Records in Kafka not yet applied.")
-    case .kafkaErrors:
-      counter("rms_kafka_errors_total", ["code"], "Errors reported by the Kafka client, by code.")
     case .visibleDelay:
-      histogram("rms_visible_delay_seconds", [], "From a record's Kafka timestamp to its visibility.")
+      histogram(
+        "rms_visible_delay_seconds", [],
+        "From a record's Kafka timestamp to its visibility; the last record of each chunk.")
     case .lastEvent:
       gauge(
         "rms_last_event_timestamp_seconds", ["partition"], "Kafka timestamp of the last record applied.")
     case .users:
       gauge("rms_users", [], "Users known to this node's shards.")
+    case .usersElsewhere:
+      gauge("rms_users_elsewhere", [], "Users found in more than one of this node's shards.")
     case .diskFree:
       gauge("rms_disk_free_bytes", [], "Free space where the data folder is.")
     case .rebalances:
-      counter("rms_rebalances_total", [], "Rebalances of the consumer group seen by this node.")
+      counter("rms_rebalances_total", [], "Times the group gave this node partitions or took some.")
     case .queries:
       counter("rms_queries_total", ["op", "code"], "Requests answered, by message and error code or ok.")
     case .querySeconds:
@@ -95,8 +96,6 @@ public enum Metric: Int, CaseIterable, Sendable {
       gauge("rms_parked_requests", [], "Requests that wait for a watermark.")
     case .partialAnswers:
       counter("rms_partial_answers_total", [], "Answers that missed a shard.")
-    case .diagnosticsHeldBack:
-      counter("rms_diagnostics_held_back_total", [], "Log lines held back as repeats.")
     }
   }
 

@@ -96,6 +96,23 @@ public final class Metrics: Sendable {
     return histogram
   }
 
+  /// Replaces all series of a gauge in one step: for what is read off at scrape time, where things come and go.
+  ///
+  /// - Parameters:
+  ///   - metric: a gauge of the table; `gauge(_:_:)` is not used for it beside this.
+  ///   - values: a value for each list of label values; none twice, and what is beyond `seriesMax` is left out.
+  public func replace(_ metric: Metric, _ values: [(labels: [String], value: Int64)]) {
+    let row = metric.row
+    precondition(row.kind == .gauge, "\(row.name) is a \(row.kind)")
+    let list = values.prefix(Metrics.seriesMax).map { labels, value in
+      precondition(labels.count == row.labels.count, "\(row.name) has labels \(row.labels), got \(labels)")
+      let gauge = Gauge()
+      gauge.set(value)
+      return Series(labels: labels, cell: .gauge(gauge))
+    }
+    series.withLock { $0[metric] = list.isEmpty ? nil : list }
+  }
+
   /// The sum of a counter or gauge over all its label values; 0 if it was never asked for.
   ///
   /// - Parameter metric: a counter or gauge of the table.

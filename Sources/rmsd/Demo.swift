@@ -33,6 +33,7 @@ enum Demo {
       do { _ = try Socket.listen(settings.queryListen) } catch {
         settings.queryListen = HostPort(host: "127.0.0.1", port: 0)
       }
+      settings.httpListen = HostPort(host: "127.0.0.1", port: 0)
       let diagnostics = Diagnostics(level: .warning)
       let node = try NodeService(settings, diagnostics: diagnostics)
       try node.start()

@@ -97,6 +97,7 @@ def node(kafka, topic, **settings):
     values = {
         "data.dir": os.path.join(folder, "data"),
         "query.listen": f"127.0.0.1:{port}",
+        "http.listen": "127.0.0.1:0",
         "http.listen": f"127.0.0.1:{http}",
         "kafka.bootstrap.servers": kafka.bootstrap,
         "kafka.topic": topic,
