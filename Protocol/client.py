@@ -21,6 +21,7 @@ KINDS = {"hello": 1, "ping": 2, "top": 3, "rank": 4, "around": 5, "compare": 6, 
          "deadletters": 16}
 KIND_NAMES = {number: name for name, number in KINDS.items()}
 RESERVED_KINDS = range(10, 16)
+UNASKED_KINDS = range(192, 255)
 ERRORS = {
     1: "malformed", 2: "unknown_kind", 3: "unsupported_version", 4: "hello_first", 5: "duplicate_id",
     6: "too_many_in_flight", 7: "frame_size", 8: "limit_out_of_bounds", 9: "no_such_board", 10: "bad_user",
@@ -487,7 +488,8 @@ class Client:
         whole = self.whole()
         data = bytes(self.received[:whole])
         del self.received[:whole]
-        return decode_answer(data)
+        # A later server may push what this client does not know.
+        return self.receive() if data[4] in UNASKED_KINDS else decode_answer(data)
 
     def whole(self):
         length = struct.unpack_from("<I", self.received)[0]

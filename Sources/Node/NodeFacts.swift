@@ -71,7 +71,7 @@ extension Settings {
       rule = try DayRule(dayZone)
     } catch {
       throw SettingsProblems(all: [
-        SettingsProblem(place: "settings", key: "day.zone", reason: error.description)
+        SettingsProblem(place: "settings", key: "day.zone", reason: Settings.withoutKey(error.description))
       ])
     }
     let mode: StepsMode =
@@ -80,5 +80,11 @@ extension Settings {
       stepsMode: mode, dayRule: rule, acceptLate: dayAcceptLate, futureSlack: dayFutureSlack,
       stepsMax: UInt32(clamping: eventStepsMax), boardsWeek: boardsWeek, boardsMonth: boardsMonth,
       boardsAll: boardsAll)
+  }
+
+  /// The zone's error begins with the setting's name, and so does the line that shows it: once is enough.
+  private static func withoutKey(_ text: String) -> String {
+    let key = "day.zone: "
+    return text.hasPrefix(key) ? String(text.dropFirst(key.count)) : text
   }
 }

@@ -208,6 +208,10 @@ extension SettingRow {
       key: key, scope: scope, defaultText: text, form: "a duration, \(low) to \(high), such as \(text)",
       help: help,
       set: { value, settings in
+        // A minus is a bound's matter, not a unit's.
+        if value.hasPrefix("-"), DurationText.read(String(value.dropFirst())) != nil {
+          return "\(value) is outside \(low) to \(high)"
+        }
         guard let duration = DurationText.read(value) else {
           return
             "'\(value)' is not a duration; write a number and a unit: \(DurationText.unitNames), such as \(text)"

@@ -31,7 +31,8 @@ public struct SettingsReader {
 
   /// Variables with the prefix `RMS_` that are not settings: those of rmsctl and of the project's scripts.
   static let otherVariables: Set<String> = [
-    "RMS_ADDRESS", "RMS_TIMEOUT", "RMS_REQUIRE_STACK", "RMS_STACK_DIR", "RMS_TEST_LONG",
+    "RMS_ADDRESS", "RMS_TIMEOUT", "RMS_REQUIRE_STACK", "RMS_STACK_DIR", "RMS_TEST_LONG", "RMS_TEST_SEED",
+    "RMS_BUILD_DIR",
   ]
 
   public private(set) var settings = Settings.defaults
@@ -178,6 +179,9 @@ public struct SettingsReader {
       ("cluster.name", settings.clusterName), ("node.id", settings.nodeID), ("data.dir", settings.dataDir),
     ]
     where value.isEmpty { problem(origins[key] ?? "settings", key, "must not be empty") }
+    do throws(SettingsProblems) { _ = try settings.cluster() } catch {
+      for found in error.all { problem(origins[found.key] ?? found.place, found.key, found.reason) }
+    }
   }
 
   private mutating func problem(_ place: String, _ key: String, _ reason: String) {

@@ -79,6 +79,8 @@ public struct ClientState: Sendable {
   private var splitter: FrameSplitter
   private var waiting: [UInt32: Waiting] = [:]
   private var idNext: UInt32 = ClientState.helloID + 1
+  /// Kinds of frames that no request asked for; version 1 has none.
+  static let unaskedKinds: ClosedRange<UInt8> = 192...254
   /// No request waits beyond this many; HELLO's answer says how many.
   private var inFlightMax = Limits.inFlightMax
   private var receivedAny = false
@@ -219,6 +221,8 @@ public struct ClientState: Sendable {
   ///
   /// - Returns: why the connection must end; nil if it goes on.
   private mutating func take(_ frame: Frame, into actions: inout [Action]) -> ClientError? {
+    // A later node may push what this client does not know; nothing waits for it.
+    if ClientState.unaskedKinds.contains(frame.kind) { return nil }
     let response: Response
     do throws(AnswerError) { response = try Response.decode(frame) } catch {
       return .protocolBroken("\(error)")

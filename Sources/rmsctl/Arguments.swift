@@ -89,8 +89,7 @@ struct Arguments {
       }
       let parts = word.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
       guard let flag = known.first(where: { $0.name == parts[0] || $0.short == parts[0] }) else {
-        let near = SettingsReader.nearest(parts[0], known.map(\.name))
-        throw .usage("unknown flag \(parts[0])" + (near.map { "; did you mean \($0)?" } ?? ""))
+        throw Arguments.unknown(parts[0], known)
       }
       if let value = flag.value {
         if parts.count == 2 {
@@ -105,6 +104,13 @@ struct Arguments {
         values[flag.name, default: []].append("")
       }
     }
+  }
+
+  /// What to say to a flag that nobody declared.
+  static func unknown(_ word: String, _ known: [Flag]) -> Failure {
+    let near = SettingsReader.nearest(word, known.map(\.name))
+    return .usage(
+      "unknown flag \(word)" + (near.map { "; did you mean \($0)?" } ?? "; --help lists those there are"))
   }
 
   func has(_ flag: String) -> Bool { values[flag] != nil }

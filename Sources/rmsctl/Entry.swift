@@ -40,7 +40,7 @@ struct Context {
   }
 
   private static func run(_ words: [String]) throws(Failure) {
-    let (before, name, after) = split(words)
+    let (before, name, after) = try split(words)
     guard let name else {
       if before.contains("--version") { return try Output.write("rmsctl \(Version.text)\n") }
       try Output.write(overview)
@@ -59,13 +59,17 @@ struct Context {
   }
 
   /// Global flags may stand before the command.
-  private static func split(_ words: [String]) -> (before: [String], name: String?, after: [String]) {
+  ///
+  /// - Throws: `Failure.usage` for one that is not global; its value would be taken for the command otherwise.
+  private static func split(_ words: [String]) throws(Failure) -> (
+    before: [String], name: String?, after: [String]
+  ) {
     var index = 0
     while index < words.count, words[index].hasPrefix("-") {
-      let takesValue = Arguments.globalFlags.contains {
-        $0.value != nil && ($0.name == words[index] || $0.short == words[index])
-      }
-      index += takesValue ? 2 : 1
+      let word = words[index].split(separator: "=", maxSplits: 1).first.map(String.init) ?? ""
+      let flag = Arguments.globalFlags.first { $0.name == word || $0.short == word }
+      guard flag != nil || word == "--version" else { throw Arguments.unknown(word, Arguments.globalFlags) }
+      index += flag?.value != nil && word == words[index] ? 2 : 1
     }
     guard index < words.count else { return (words, nil, []) }
     return (Array(words[..<index]), words[index], Array(words[(index + 1)...]))

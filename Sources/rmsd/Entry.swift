@@ -40,7 +40,6 @@ import Telemetry
     let reader: SettingsReader
     do throws(SettingsProblems) {
       reader = try read(line)
-      _ = try reader.settings.cluster()
     } catch {
       for problem in error.all { say(problem.description) }
       return ExitCode.configuration
@@ -73,8 +72,10 @@ import Telemetry
         throw SettingsProblems(all: [SettingsProblem(place: path, key: "", reason: reason)])
       }
     }
+    // Printing shows what there is, an empty file's defaults too; only a node that connects needs brokers.
+    let connects = line.task == .run || line.task == .checkConfig
     return try SettingsReader.read(
-      file: file, environment: environment(), assignments: line.assignments, connects: line.task != .demo)
+      file: file, environment: environment(), assignments: line.assignments, connects: connects)
   }
 
   private static func environment() -> [String: String] {

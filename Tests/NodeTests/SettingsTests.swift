@@ -58,6 +58,11 @@ import Testing
         "rmsd.conf:1: day.future_slack: '5 parsecs' is not a duration; write a number and a unit: ns, us, ms, s, m, h, d, such as 10m"
       ),
       ("day.accept_late = 9999d", "rmsd.conf:1: day.accept_late: 9999d is outside 0s to 3650d"),
+      ("day.accept_late = -1s", "rmsd.conf:1: day.accept_late: -1s is outside 0s to 3650d"),
+      (
+        "\nday.zone = Mars/Olympus",
+        "rmsd.conf:2: day.zone: no time zone \"Mars/Olympus\" under /usr/share/zoneinfo; give an IANA name such as UTC or Europe/Berlin, or `event` (package tzdata holds the zones)"
+      ),
       ("event.steps_max = 0", "rmsd.conf:1: event.steps_max: 0 is outside 1 to 4294967295"),
       ("event.steps_max = -1", "rmsd.conf:1: event.steps_max: -1 is outside 1 to 4294967295"),
       ("node.id = a\n# b\nnode.id = c", "rmsd.conf:3: node.id: set twice; it is also on line 1"),

@@ -177,6 +177,15 @@ struct ClientStateTests {
     }
   }
 
+  @Test("frames of kinds that no request asks for are skipped", arguments: [192, 200, 254] as [UInt8])
+  func unaskedKinds(kind: UInt8) throws {
+    let transcript = Transcript()
+    try transcript.greet()
+    let id = try transcript.ask(ada)
+    #expect(transcript.hear([12, 0, 0, 0, kind, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4]) == [])
+    #expect(transcript.hear(id, rank) == [.answer(id: id, rank)])
+  }
+
   @Test("a frame of a wrong length closes, and bytes cut anywhere are the same bytes")
   func pieces() throws {
     let client = Transcript()

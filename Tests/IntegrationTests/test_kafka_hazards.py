@@ -1,0 +1,385 @@
+#!/usr/bin/env python3
+"""What a real Kafka does to a node: brokers away, poison, hard times of day, a damaged batch, users in two partitions.
+
+Starts a broker of its own (Ops/stack, in a temporary folder), because it is stopped and its files are damaged. Without
+Kafka the tests are skipped by name, or failed if RMS_REQUIRE_STACK=1. A recreated topic, a compacted one, transactions
+and a topic that comes later are shown by first_light.py.
+"""
+
+import contextlib
+import datetime
+import glob
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+import zoneinfo
+
+import harness
+from harness import ROOT, Skipped, environment, expect, node
+
+STACK = os.path.join(ROOT, "Ops", "stack")
+tests = []
+
+
+def test(name):
+    def add(function):
+        tests.append((name, function))
+        return function
+
+    return add
+
+
+# ---- The broker --------------------------------------------------------------------------------------------------------
+
+
+class Broker:
+    """A Kafka of our own that can be stopped with its files kept, and started again."""
+
+    def __init__(self):
+        self.bootstrap, self.topics = None, 0
+
+    def up(self):
+        if self.bootstrap:
+            return self
+        if not shutil.which("kcat"):
+            raise Skipped("kcat is missing: apt-get install kcat")
+        self.folder = tempfile.mkdtemp(prefix="rms-hazards-")
+        done = harness.run([STACK, "up", "kafka"], env=self.environment(), timeout=280)
+        if done.code != 0:
+            raise Skipped((done.err.strip().splitlines() or ["Ops/stack up kafka failed"])[-1])
+        self.bootstrap = done.out.strip()
+        self.port = int(self.bootstrap.rpartition(":")[2])
+        self.home = os.path.join(self.folder, "kafka")
+        self.pid = int(open(os.path.join(self.home, "pids")).read())
+        with open(f"/proc/{self.pid}/cmdline", "rb") as file:
+            self.words = file.read().split(b"\0")[:-1]
+        self.process = None
+        return self
+
+    def environment(self):
+        return environment(RMS_STACK_DIR=self.folder)
+
+    def stop(self):
+        """A clean stop: the log is flushed, and not checked when it is opened again."""
+        os.kill(self.pid, signal.SIGTERM)
+        end = time.monotonic() + 60
+        while os.path.exists(f"/proc/{self.pid}/cmdline") and open(f"/proc/{self.pid}/cmdline", "rb").read():
+            if self.process:
+                self.process.poll()
+            expect(time.monotonic() < end, "the broker does not stop")
+            time.sleep(0.05)
+
+    def start(self):
+        with open(os.path.join(self.home, "again.log"), "ab") as log:
+            self.process = subprocess.Popen(
+                self.words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        self.pid = self.process.pid
+        with open(os.path.join(self.home, "pids"), "w") as file:
+            file.write(f"{self.pid}\n")
+        end = time.monotonic() + 90
+        while not harness.is_open(self.port):
+            expect(self.process.poll() is None and time.monotonic() < end, "the broker does not start again")
+            time.sleep(0.1)
+
+    def down(self):
+        if self.bootstrap:
+            harness.run([STACK, "down", "kafka"], env=self.environment())
+            if self.process:
+                self.process.wait(20)
+        if hasattr(self, "folder"):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def topic(self, partitions=1, **configs):
+        """Creates a topic (CreateTopics, version 2)."""
+        self.topics += 1
+        name = f"hazard-{self.topics}"
+
+        def text(value):
+            return struct.pack(">h", len(value)) + value.encode()
+
+        settings = b"".join(text(key.replace("_", ".")) + text(str(value)) for key, value in configs.items())
+        body = (struct.pack(">i", 1) + text(name) + struct.pack(">ihi", partitions, 1, 0)
+                + struct.pack(">i", len(configs)) + settings + struct.pack(">ib", 20_000, 0))
+        request = struct.pack(">hhi", 19, 2, 1) + text("test") + body
+        end = time.monotonic() + 60
+        while True:
+            with socket.create_connection(("127.0.0.1", self.port), 30) as wire:
+                wire.sendall(struct.pack(">i", len(request)) + request)
+                with wire.makefile("rb") as file:
+                    answer = file.read(struct.unpack(">i", file.read(4))[0])
+            length = struct.unpack_from(">h", answer, 12)[0]
+            error = struct.unpack_from(">h", answer, 14 + length)[0]
+            if error in (0, 36):
+                return name
+            expect(time.monotonic() < end, f"the broker does not create {name}: error {error}")
+            time.sleep(0.5)
+
+    def produce(self, topic, payloads, partition=0, key=None, *words):
+        """One message a payload, all to one partition; payloads hold no newline."""
+        done = subprocess.run(
+            ["kcat", "-P", "-b", self.bootstrap, "-t", topic, "-p", str(partition), "-q", *words]
+            + (["-k", key] if key else []),
+            input=b"".join(payload + b"\n" for payload in payloads), capture_output=True, timeout=200)
+        expect(done.returncode == 0, "kcat:", done.stderr.decode(errors="replace"))
+
+    def produce_file(self, topic, payload, partition=0):
+        """One message of any bytes and any length."""
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(payload)
+            file.flush()
+            done = subprocess.run(
+                ["kcat", "-P", "-b", self.bootstrap, "-t", topic, "-p", str(partition), "-q", "-X",
+                 "message.max.bytes=30000000", file.name], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        expect(done.returncode == 0, "kcat:", done.stderr.decode(errors="replace"))
+
+    def node(self, topic, **settings):
+        return node(kafka_bootstrap_servers=self.bootstrap, kafka_topic=topic, **settings)
+
+
+broker = Broker()
+
+
+def today(offset_days=0):
+    return (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=offset_days)).date().isoformat()
+
+
+def record(user, steps, timestamp=None):
+    return json.dumps({"uuid": user, "steps": steps, "timestamp": timestamp or f"{today(-1)} 12:00:00"}).encode()
+
+
+def counts(running):
+    """Events counted, and rejected by reason, over all shards."""
+    rejected, counted = {}, 0
+    for shard in running.json("status")["shards"]:
+        counted += shard["counted"]
+        for reason, number in shard["rejected"].items():
+            if number:
+                rejected[reason] = rejected.get(reason, 0) + number
+    return counted, rejected
+
+
+# ---- The tests ---------------------------------------------------------------------------------------------------------
+
+
+@test("all brokers away: the last state is served with its age, status says so, reading resumes by itself")
+def brokers_away():
+    broker.up()
+    topic, day = broker.topic(2), today(-1)
+    broker.produce(topic, [record(f"u{n}", n + 1) for n in range(100)], 0)
+    with broker.node(topic) as running:
+        running.until_caught_up()
+        before = running.json("top", "--board", day, "--all")
+        expect(before["users"] == 100, before["users"])
+        broker.stop()
+        try:
+            running.until("the lost brokers in the log", lambda: "librdkafka" in running.said() or "brokers" in running.said(), 30)
+            ages = []
+            for _ in range(5):
+                away = running.json("top", "--board", day, "--all")
+                expect(away["rows"] == before["rows"] and not away["missing"], "the state changed while brokers are away")
+                ages.append(away["shards"][0]["age_ms"])
+                time.sleep(0.5)
+            status = running.json("status")
+        finally:
+            broker.start()
+        broker.produce(topic, [record("later", 5000)], 0)
+        rank = running.until(
+            "the record after the outage",
+            lambda: (found := running.json("rank", "later", "--board", day))["on_board"] and found, 90)
+        expect(rank["rank"] == 1 and rank["users"] == 101, rank)
+        expect(counts(running) == (101, {}), counts(running))
+        expect(all("DOWN" in shard["reason"] or "ransport" in shard["reason"] for shard in status["shards"]),
+               "status does not say that the brokers are away:", json.dumps(status)[:600])
+        expect(ages[-1] > ages[0] and ages[-1] >= 1000, "the age does not grow while the brokers are away:", ages,
+               json.dumps(status)[:600])
+
+
+POISON = [
+    (b'{"uuid":"p","steps":NaN,"timestamp":1}', "malformed"),
+    (b'{"uuid":"p","steps":18446744073709551616,"timestamp":"2026-01-01 00:00:00"}', "malformed"),
+    (b'{"uuid":"p","steps":9223372036854775808,"timestamp":"%D 12:00:00"}', "steps"),
+    (b'{"uuid":"\xff\xfe","steps":1,"timestamp":"%D 12:00:00"}', "malformed"),
+    (b'{"uuid":"p","uuid":"q","steps":1,"timestamp":"%D 12:00:00"}', "repeated"),
+    (b'{"uuid":"p","steps":1,"timestamp":"%D 12:00:00"', "malformed"),
+    (b'{"uuid":"p","steps":1}', "missing"),
+    (b'{"uuid":"p","steps":"1","timestamp":"%D 12:00:00"}', "type"),
+    (b'{"uuid":"","steps":1,"timestamp":"%D 12:00:00"}', "user"),
+    (b'{"uuid":"p","steps":-1,"timestamp":"%D 12:00:00"}', "steps"),
+    (b'{"uuid":"p","steps":1,"timestamp":"2026-02-30 12:00:00"}', "time"),
+]
+
+
+def poison(count):
+    day = today(-1).encode()
+    return [POISON[n % len(POISON)][0].replace(b"%D", day) for n in range(count)]
+
+
+def reasons(count):
+    expected = {}
+    for n in range(count):
+        reason = POISON[n % len(POISON)][1]
+        expected[reason] = expected.get(reason, 0) + 1
+    return expected
+
+
+@test("poison among good records and nothing but poison: dead letters by reason, at half the usual rate or better")
+def poisoned():
+    broker.up()
+    count, good = 200_000, [record(f"user-{n % 5000:05}", n % 90) for n in range(200_000)]
+    seconds = {}
+    for share in (0, 1, 100):
+        topic = broker.topic()
+        bad = count * share // 100
+        step = count // bad if bad else 0
+        payloads = list(good)
+        for index, payload in enumerate(poison(bad)):
+            payloads[index * step] = payload
+        broker.produce(topic, payloads)
+        with broker.node(topic) as running:
+            running.until_caught_up(120)
+            seconds[share] = running.cpu_seconds()
+            expect(counts(running) == (count - bad, reasons(bad)), share, "%:", counts(running))
+            if share == 1:
+                letters = running.json("deadletter", "ls")["records"]
+                expect(len(letters) == bad, len(letters))
+                expect([letter["offset"] for letter in letters] == [n * step for n in range(bad)], "offsets differ")
+                expect(all(letter["reason"] == POISON[n % len(POISON)][1] and letter["bytes"] == len(payloads[n * step])
+                           for n, letter in enumerate(letters)), "reasons or lengths differ")
+    told = ", ".join(f"{share} %: {used:.2f} s of CPU" for share, used in seconds.items())
+    # Processor time, not time on the wall, so that a busy machine does not decide.
+    for share in (1, 100):
+        expect(seconds[share] <= 2 * seconds[0] + 0.05, told)
+    return told
+
+
+@test("poison of 10 MB and of nesting 100,000, null and binary payloads: dead letters, and the good ones count")
+def big_poison():
+    broker.up()
+    topic, day = broker.topic(1, max_message_bytes=20_000_000), today(-1)
+    deep = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b',"uuid":"p","steps":1,"timestamp":"%b 12:00:00"}' % day.encode()
+    large = b'{"uuid":"p","steps":1,"timestamp":"%b 12:00:00","x":"' % day.encode() + b"y" * 10_000_000
+    fine = b'{"uuid":"large","steps":9,"timestamp":"%b 12:00:00","x":"' % day.encode() + b"y" * 5_000_000 + b'"}'
+    for payload in (deep, large, fine, bytes(range(256)) * 10, b"\n\n"):
+        broker.produce(topic, [record("good", 1)])
+        broker.produce_file(topic, payload)
+    done = subprocess.run(["kcat", "-P", "-b", broker.bootstrap, "-t", topic, "-p", "0", "-K", ":", "-Z"], input=b"key:\n",
+                          capture_output=True, timeout=60)
+    expect(done.returncode == 0, done.stderr)
+    broker.produce(topic, [record("good", 1)])
+    with broker.node(topic) as running:
+        running.until_caught_up()
+        expect(counts(running) == (7, {"malformed": 5}), counts(running))
+        rows = running.json("top", "--board", day)["rows"]
+        expect([(row["user"], row["steps"]) for row in rows] == [("large", 9), ("good", 6)], rows)
+        letters = running.json("deadletter", "ls")["records"]
+        sizes = [letter["bytes"] for letter in letters]
+        expect(sizes == [len(deep), len(large), 2560, 2, None], sizes)
+
+
+TIMES = ["0000-01-01 00:00:00", "9999-12-31 23:59:59", "1969-12-31 23:59:59", "2026-12-31 23:59:60", "2026-02-29 12:00:00",
+         "2026-03-29 02:30:00", "2026-03-29 01:59:59.999999999", "2026-10-25 02:30:00", "2026-10-25 02:30:00+01:00",
+         "2026-10-25T02:30:00+0200", "2026-10-24T22:30:00Z", "2026-03-28T23:30:00-14:00", "2026-03-28T23:30:00+14:01",
+         "2026-06-30T23:59:60Z", "2026-13-01 00:00:00", "2026-06-01 24:00:00", 253402300800, 0, -1, 1e300, 1774747800,
+         1774747800000, 99999999999, 100000000000, 253402300800000]
+
+
+@test("years 0 and 9999, gap and overlap of summer time, leap seconds, the far future: the rule, the same on every node")
+def times():
+    broker.up()
+    topic = broker.topic()
+    zone = zoneinfo.ZoneInfo("Europe/Berlin")
+    broker.produce(topic, [record(f"t{n:02}", 1, time_) if isinstance(time_, str) else
+                           json.dumps({"uuid": f"t{n:02}", "steps": 1, "timestamp": time_}).encode()
+                           for n, time_ in enumerate(TIMES)])
+
+    def berlin(text):
+        return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.timezone.utc).astimezone(zone).date().isoformat()
+
+    # By hand from the rules: the day of each that counts; the reason of each that does not. Numbers from 1e11 on are
+    # milliseconds, so that 253402300800 lies in 1978 and a thousand times as much in the year 10000.
+    days = {5: "2026-03-29", 6: "2026-03-29", 7: "2026-10-25", 8: "2026-10-25", 9: "2026-10-25",
+            10: berlin("2026-10-24T22:30:00"), 11: berlin("2026-03-29T13:30:00"), 20: berlin("2026-03-29T01:30:00"),
+            21: berlin("2026-03-29T01:30:00")}
+    why = {0: "time", 1: "future", 2: "time", 3: "time", 4: "time", 12: "time", 13: "time", 14: "time", 15: "time",
+           16: "late", 17: "late", 18: "time", 19: "time", 22: "future", 23: "late", 24: "time"}
+    seen = []
+    for _ in range(2):
+        with broker.node(topic, day_zone="Europe/Berlin", day_accept_late="3650d") as running:
+            running.until_caught_up()
+            letters = {letter["offset"]: letter["reason"] for letter in running.json("deadletter", "ls")["records"]}
+            boards = {}
+            for board in running.json("boards")["boards"]:
+                for row in running.json("top", "--board", board["board"], "--all")["rows"]:
+                    boards[int(row["user"][1:])] = board["board"]
+            seen.append((boards, letters))
+    expect(seen[0] == seen[1], "two nodes differ:", seen)
+    for n in range(len(TIMES)):
+        expect(seen[0][0].get(n) == days.get(n) and seen[0][1].get(n) == why.get(n),
+               f"{TIMES[n]!r}: counted on {seen[0][0].get(n)}, rejected as {seen[0][1].get(n)};"
+               f" wanted {days.get(n)}, {why.get(n)}")
+
+
+@test("a record batch with a bad checksum is not applied: its partition stops and says so, the others go on")
+def bad_checksum():
+    broker.up()
+    topic, day = broker.topic(2), today(-1)
+    for batch in range(3):
+        broker.produce(topic, [record(f"b{batch}-{n}", 10 + batch) for n in range(50)], 0, None, "-X", "compression.codec=none")
+    broker.produce(topic, [record("other", 3)], 1)
+    broker.stop()
+    try:
+        segment, = glob.glob(os.path.join(broker.home, "1", "log", f"{topic}-0", "*.log"))
+        with open(segment, "r+b") as file:
+            data = file.read()
+            at = data.index(b"b1-7\"")
+            file.seek(at)
+            file.write(b"c")
+    finally:
+        broker.start()
+    with broker.node(topic) as running:
+        shard = running.until(
+            "the stopped partition",
+            lambda: next((s for s in running.json("status")["shards"] if s["partition"] == 0 and s["state"] == "stopped"), None),
+            60)
+        expect("checksum" in shard["reason"] and shard["watermark"] == 50 and shard["counted"] == 50, shard)
+        expect("checksum" in running.said() and "partition" in running.said(), "the log does not say so:", running.said())
+        running.until("the other partition", lambda: running.json("rank", "other", "--board", day)["on_board"])
+        broker.produce(topic, [record("other", 4)], 1)
+        running.until("more of the other partition", lambda: running.json("rank", "other", "--board", day)["steps"] == 7)
+        users = {row["user"] for row in running.json("top", "--board", day, "--all")["rows"]}
+        expect(users == {"other"} | {f"b0-{n}" for n in range(50)}, sorted(users)[:5], len(users))
+        running.ctl("status", "--until", "caught-up", "--timeout", "1s").wants(3, "checksum")
+    return shard["reason"]
+
+
+@test("one user in two partitions: both counted, RANK adds them up, and answer, status and log warn")
+def two_partitions():
+    broker.up()
+    topic, day = broker.topic(2), today(-1)
+    broker.produce(topic, [record("ada", 300), record("ben", 400), record("cy", 1000)], 0)
+    broker.produce(topic, [record("ada", 500), record("dan", 700)], 1)
+    with broker.node(topic) as running:
+        running.until_caught_up()
+        running.until_said("more than one partition")
+        answer = running.json("rank", "ada", "--board", day)
+        expect(answer["steps"] == 800, answer)
+        expect(all(shard.get("users_elsewhere") for shard in answer["shards"]), answer["shards"])
+        expect(running.json("status")["counters"]["users_elsewhere"] >= 1, running.json("status")["counters"])
+        expect(counts(running) == (5, {}), counts(running))
+    keyed = broker.topic(2)
+    broker.produce(keyed, [record("ada", 300)], 0)
+    broker.produce(keyed, [record("dan", 700)], 1)
+    with broker.node(keyed) as running:
+        running.until_caught_up()
+        expect(not any(shard.get("users_elsewhere") for shard in running.json("rank", "ada", "--board", day)["shards"]), "warned")
+        expect("more than one partition" not in running.said(), running.said())
+
+
+if __name__ == "__main__":
+    harness.main(__doc__.splitlines()[0], tests, cleanup=[broker.down])
