@@ -43,8 +43,10 @@ final class Answerer: @unchecked Sendable {
     for shard in source.shards {
       shard.gate.enterReading()
       let numbers = shard.numbers
+      // What the brokers have by now is unknown while they are away or the partition stands still.
+      let atEnd = numbers.atEnd && numbers.problem == nil && source.problem == nil
       let age =
-        numbers.atEnd ? 0 : numbers.newest < 0 ? ShardMark.unknownAge : UInt64(max(0, now - numbers.newest))
+        atEnd ? 0 : numbers.newest < 0 ? ShardMark.unknownAge : UInt64(max(0, now - numbers.newest))
       marks.append(
         ShardMark(
           partition: UInt32(shard.partition), watermark: UInt64(numbers.watermark), ageMillis: age,

@@ -194,6 +194,7 @@ def brokers_away():
             lambda: (found := running.json("rank", "later", "--board", day))["on_board"] and found, 90)
         expect(rank["rank"] == 1 and rank["users"] == 101, rank)
         expect(counts(running) == (101, {}), counts(running))
+        running.until("an age of 0 again", lambda: running.json("top", "--board", day)["shards"][0]["age_ms"] == 0)
         expect(all("DOWN" in shard["reason"] or "ransport" in shard["reason"] for shard in status["shards"]),
                "status does not say that the brokers are away:", json.dumps(status)[:600])
         expect(ages[-1] > ages[0] and ages[-1] >= 1000, "the age does not grow while the brokers are away:", ages,
