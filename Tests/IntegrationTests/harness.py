@@ -137,8 +137,14 @@ class Node:
         with open(self.log, errors="replace") as file:
             return file.read()
 
+    def complaint(self):
+        """The end of the log; of a crash, its first lines."""
+        said = re.sub("\x1b\\[[0-9;]*m", "", self.said())
+        at = max(said.find("Fatal error"), said.find("*** "))
+        return said[at:at + 1200] if at >= 0 else said[-800:]
+
     def alive(self):
-        expect(self.process.poll() is None, f"rmsd ended with {self.process.returncode}: {self.said()[-800:]}")
+        expect(self.process.poll() is None, f"rmsd ended with {self.process.returncode}: {self.complaint()}")
 
     def ctl(self, *words, **options):
         return ctl(self.address, *words, **options)

@@ -235,6 +235,24 @@ private func steps(_ mode: StepsMode, using random: inout SeededGenerator) -> UI
     }
   }
 
+  @Test("a board higher than eight levels counts right", arguments: [true, false])
+  func highBoard(ascending: Bool) {
+    let shard = ShardBoards(mode: .increment, week: false, month: false, all: false)
+    // Beyond the dense totals all users stand in the skiplist; entering in order leaves its blocks half full.
+    let events = (0..<4_000).map { index in
+      event(
+        Array("\(index)".utf8).withUnsafeBytes { UserKey($0) },
+        2_000_000 + UInt32(ascending ? index : 4_000 - index))
+    }
+    _ = shard.apply(events)
+    let sorted = events.map(\.steps).sorted(by: >)
+    let board = shard.board(.day(today))
+    for position in stride(from: 0, to: sorted.count, by: 97) {
+      #expect(board?.total(at: position) == sorted[position])
+      #expect(board?.countAbove(sorted[position]) == position)
+    }
+  }
+
   @Test("answers do not depend on the hash's key nor on how events are batched", arguments: Seed.some(5))
   func purity(seed: Seed) {
     var random = seed.random
