@@ -98,11 +98,11 @@ public final class MergedBoard {
     of keys: UnsafeBufferPointer<UserKey>, into found: UnsafeMutablePointer<(total: UInt64, shards: Int)>
   ) {
     for index in 0..<keys.count { found[index] = (0, 0) }
-    withUnsafeTemporaryAllocation(of: UserRank.self, capacity: keys.count) { ranks in
+    withUnsafeTemporaryAllocation(of: UInt32.self, capacity: keys.count) { totals in
       for shard in 0..<count {
-        part(shard) { $0.ranks(of: keys, into: ranks) }
-        for index in 0..<keys.count where ranks[index].total > 0 {
-          found[index].total += UInt64(ranks[index].total)
+        part(shard) { $0.totals(of: keys, into: totals) }
+        for index in 0..<keys.count where totals[index] > 0 {
+          found[index].total += UInt64(totals[index])
           found[index].shards += 1
         }
       }

@@ -85,6 +85,31 @@ struct DenseTotals {
     return Int(inPart &+ inPage &+ above4096[Int(total &>> 12)])
   }
 
+  /// The smallest total above a given one that somebody has, if it is among the same 64 totals; nil tells nothing.
+  @inline(__always) func nearAbove(_ total: UInt32) -> UInt32? {
+    guard total < DenseTotals.limit else { return nil }
+    let end = Int(total | 63)
+    var next = Int(total)
+    while next < end {
+      next &+= 1
+      if counts[next] != 0 { return UInt32(truncatingIfNeeded: next) }
+    }
+    return nil
+  }
+
+  /// The greatest total below a given one that somebody has, if it is among the same 64 totals; nil tells nothing.
+  @inline(__always) func nearBelow(_ total: UInt32) -> UInt32? {
+    guard total < DenseTotals.limit else { return nil }
+    // Nobody has 0, so that the first 64 totals end above it.
+    let end = Int(total & ~63)
+    var next = Int(total)
+    while next > end {
+      next &-= 1
+      if counts[next] != 0 { return UInt32(truncatingIfNeeded: next) }
+    }
+    return nil
+  }
+
   /// Sum of those of 64 numbers that come after an index; without branches.
   ///
   /// - Parameters:

@@ -51,6 +51,11 @@ func expectRanks(_ board: Board, _ model: ModelBoard, _ pool: KeyPool) {
     pool.keys.withUnsafeBufferPointer { board.ranks(of: $0, into: room) }
     count = pool.keys.count
   }
+  let totals = [UInt32](unsafeUninitializedCapacity: pool.keys.count) { room, count in
+    pool.keys.withUnsafeBufferPointer { board.totals(of: $0, into: room) }
+    count = pool.keys.count
+  }
+  #expect(totals == ranks.map(\.total))
   for (user, rank) in zip(pool.texts, ranks) {
     let total = model.total(user)
     #expect(UInt64(rank.total) == total, "\(user)")
