@@ -17,6 +17,8 @@ final class Answerer: @unchecked Sendable {
   private var source = ShardSet.Source()
   /// Wall clock of the batch, milliseconds since 1970.
   private var now: Int64 = 0
+  /// The day of `now`, once it was asked for.
+  private var today: Day?
   private var marks: [ShardMark] = []
   private var missing: [UInt32] = []
   private var context: AnswerContext
@@ -38,6 +40,7 @@ final class Answerer: @unchecked Sendable {
     source = node.shards.now
     now = node.clock.wall / 1_000_000
     opened = nil
+    today = nil
     marks.removeAll(keepingCapacity: true)
     missing.removeAll(keepingCapacity: true)
     for shard in source.shards {
@@ -242,7 +245,10 @@ final class Answerer: @unchecked Sendable {
   private func open(_ name: BoardName) -> Refusal? {
     let id: BoardID
     switch name {
-    case .today: id = .day(node.cluster.dayRule.day(atMilliseconds: now))
+    case .today:
+      let day = today ?? node.cluster.dayRule.day(atMilliseconds: now)
+      today = day
+      id = .day(day)
     case .named(let named): id = named
     }
     if opened == id { return nil }
