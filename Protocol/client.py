@@ -281,7 +281,7 @@ ANSWERS = {
         ("node", TEXT8), ("cluster", TEXT8), ("software", TEXT8), ("state", Word(RUN_STATES)), ("uptime_ms", U64),
         ("shards", List(U16, Sized(Row(
             U32, Word(RUN_STATES), TEXT8, I64, I64, I64, U64, List(U8, U64), U64, I64, U64)))),
-        ("counters", List(U16, Row(TEXT8, U64))),
+        ("counters", List(U16, Row(TEXT8, U64))), ("problem", TEXT16),
     ],
     "deadletters": [
         ("next", U64),
@@ -625,6 +625,7 @@ def shown(answer, user=None):
             shard["rejected"] = dict(zip(REASONS, shard["rejected"]))
             result["shards"].append(shard)
         result["counters"] = dict(answer["counters"])
+        result["problem"] = answer["problem"]
         return result
     return answer
 

@@ -116,7 +116,7 @@ final class NodeFace: Sendable {
     let source = facts.shards.now
     let readings = source.shards.filter { $0.progress.stuck == nil }.map { shard in
       shard.gate.read {
-        let status = shard.status(endOffset: source.ends[shard.partition], sourceProblem: nil)
+        let status = shard.status(endOffset: source.ends[shard.partition])
         return ShardReading(
           partition: "\(shard.partition)", state: status.state, watermark: status.watermark, lag: status.lag,
           newestMs: shard.numbers.newest, users: shard.boards.users,

@@ -33,7 +33,7 @@ final class NodeFacts: Sendable {
   /// STATUS; the caller is inside the gates of all shards of `source`.
   func status(_ source: ShardSet.Source) -> StatusAnswer {
     let shards = source.shards.map {
-      $0.status(endOffset: source.ends[$0.partition], sourceProblem: source.problem)
+      $0.status(endOffset: source.ends[$0.partition])
     }
     let elsewhere = source.shards.reduce(0) { $0 + $1.numbers.usersElsewhere }
     let state: RunState =
@@ -57,7 +57,7 @@ final class NodeFacts: Sendable {
         Counter(name: "connections_closed", value: UInt64(max(0, metrics.total(.closed)))),
         Counter(name: "partial_answers", value: UInt64(max(0, metrics.total(.partialAnswers)))),
         Counter(name: "parked_requests", value: UInt64(max(0, metrics.total(.parkedRequests)))),
-      ])
+      ], problem: source.problem ?? "")
   }
 }
 

@@ -251,14 +251,12 @@ final class Shard: @unchecked Sendable {
 
   /// STATUS of this shard; call inside `gate.read`.
   ///
-  /// - Parameters:
-  ///   - endOffset: next offset the broker will give, if it was heard of.
-  ///   - sourceProblem: what is wrong with the source as a whole.
+  /// - Parameter endOffset: next offset the broker will give, if it was heard of.
   /// - Returns: the shard's numbers.
-  func status(endOffset: Int64?, sourceProblem: String?) -> ShardStatus {
+  func status(endOffset: Int64?) -> ShardStatus {
     let end = endOffset.map { max($0, numbers.watermark) } ?? (numbers.reachedEnd ? numbers.watermark : -1)
     return ShardStatus(
-      partition: UInt32(partition), state: state, reason: numbers.problem ?? sourceProblem ?? "",
+      partition: UInt32(partition), state: state, reason: numbers.problem ?? "",
       watermark: numbers.watermark,
       endOffset: end, lag: end < 0 ? -1 : end - numbers.watermark, counted: numbers.counted,
       rejected: numbers.rejected,

@@ -268,6 +268,7 @@ private struct AnswerPayload {
       let name = try text8()
       answer.counters.append(Counter(name: name, value: try integer()))
     }
+    answer.problem = try text(Int(try integer(UInt16.self)))
     return answer
   }
 

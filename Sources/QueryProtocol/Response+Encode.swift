@@ -80,7 +80,7 @@ extension ResponseWriter {
   /// `text8 node, text8 cluster, text8 software, u8 state, u64 uptime ms,
   /// u16 n, n × (u16 bytes that follow in this shard, u32 partition, u8 state, text8 reason, i64 watermark,
   /// i64 end offset, i64 lag, u64 counted, u8 r, r × u64 rejected, u64 superseded, i64 shard clock ms, u64 users),
-  /// u16 m, m × (text8 name, u64 value)`
+  /// u16 m, m × (text8 name, u64 value), text16 problem`
   public static func status(id: UInt32, _ answer: StatusAnswer, into out: inout ByteWriter) {
     let start = begin(Kind.status.answer, id, &out)
     out.text8(answer.node)
@@ -97,6 +97,7 @@ extension ResponseWriter {
       out.text8(counter.name)
       out.integer(counter.value)
     }
+    out.text16(answer.problem.utf8.count <= 512 ? answer.problem : String(answer.problem.prefix(128)))
     end(start, id, &out)
   }
 

@@ -374,10 +374,12 @@ public struct StatusAnswer: Equatable, Sendable {
   public var shards: [ShardStatus]
   /// Any further numbers, by name; new names may appear at any time.
   public var counters: [Counter]
+  /// What keeps the whole node from its work, for people; empty if nothing does. At most 512 bytes travel.
+  public var problem: String
 
   public init(
     node: String, cluster: String, software: String, state: RunState, uptimeMillis: UInt64,
-    shards: [ShardStatus] = [], counters: [Counter] = []
+    shards: [ShardStatus] = [], counters: [Counter] = [], problem: String = ""
   ) {
     self.node = node
     self.cluster = cluster
@@ -386,6 +388,7 @@ public struct StatusAnswer: Equatable, Sendable {
     self.uptimeMillis = uptimeMillis
     self.shards = shards
     self.counters = counters
+    self.problem = problem
   }
 }
 

@@ -24,7 +24,9 @@ extension Command {
     guard let condition = arguments.text("--until") else {
       let client = try context.connect()
       let answer = try context.asking { () throws(ClientError) in try client.status() }
-      return try context.output.show(Table(status: answer)) { $0.status(answer) }
+      try context.output.show(Table(status: answer)) { $0.status(answer) }
+      if !answer.problem.isEmpty { Output.note("rmsctl: \(answer.node): \(answer.problem)") }
+      return
     }
     guard condition == "caught-up" else { throw .usage("--until \(condition): give caught-up") }
     let timeout = try arguments.duration("--timeout", default: .seconds(60))
@@ -58,7 +60,8 @@ extension Command {
           let known = lag.map { $0 < 0 ? "?" : String($0) }.joined(separator: ", ")
           last = .unreachable(
             "\(context.address): not caught up in time: \(answer.state.name), lag by shard: \(known.isEmpty ? "?" : known)"
-              + (answer.shards.map(\.reason).first { !$0.isEmpty }.map { " (\($0))" } ?? ""))
+              + (([answer.problem] + answer.shards.map(\.reason)).first { !$0.isEmpty }.map { " (\($0))" }
+                ?? ""))
           guard Clock.system.now < until else { throw last }
           try pause(signals)
         }

@@ -110,6 +110,7 @@ extension JSONWriter {
       $0.member("cluster", answer.cluster)
       $0.member("version", answer.software)
       $0.member("uptime_ms", answer.uptimeMillis)
+      $0.member("problem", answer.problem.isEmpty ? nil : answer.problem)
       $0.key("shards")
       $0.array { for shard in answer.shards { $0.status(shard) } }
       $0.key("counters")

@@ -219,6 +219,7 @@ enum Told {
           ])
         }),
       "counters": list(answer.counters.map { list([text($0.name), "\($0.value)"]) }),
+      "problem": text(answer.problem),
     ]
   }
 }
