@@ -184,8 +184,16 @@ class Node:
         done = self.ctl("status", "--until", "caught-up", "--timeout", f"{seconds}s", timeout=seconds + 20)
         expect(done.code == 0, "not caught up:", done, self.said()[-800:])
 
-    def foreign_ports(self):
-        """Other ports this process listens on: the broker in it."""
+    def broker_ports(self):
+        """Ports of the broker in this process: what it listens on besides queries and HTTP."""
+        return [port for port in self.other_ports() if http_get(port, "/livez") is None]
+
+    def closed_by_reason(self):
+        """`rms_closed_total` by reason, from the metrics page."""
+        page = next(page for port in self.other_ports() if (page := http_get(port, "/metrics")))
+        return {reason: int(float(value)) for reason, value in re.findall(r'rms_closed_total\{reason="(\w+)"\} (\S+)', page)}
+
+    def other_ports(self):
         inodes = set()
         for name in os.listdir(f"/proc/{self.process.pid}/fd"):
             with contextlib.suppress(OSError):
@@ -197,6 +205,16 @@ class Node:
                 if fields[3] == "0A" and fields[9] in inodes:
                     ports.append(int(fields[1].split(":")[1], 16))
         return [port for port in ports if port != self.port]
+
+
+def http_get(port, path):
+    """The answer's text; None where nobody speaks HTTP."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 2) as wire:
+        wire.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        with wire.makefile("rb") as file:
+            answer = file.read()
+        return answer.decode(errors="replace") if answer.startswith(b"HTTP/") else None
+    return None
 
 
 def end(process):
