@@ -431,7 +431,7 @@ def newer_node():
     top = marks | {"kind": "top", "users": 1, "total_steps": 77, "rows": [row], "absent": []}
     shard = [0, "serving", "", 5, 5, 0, 5, [0] * 12, 0, -1, 1]
     status = {"kind": "status", "node": "n", "cluster": "c", "software": "9", "state": "serving", "uptime_ms": 1,
-              "shards": [shard], "counters": [["unheard_of", 3]]}
+              "shards": [shard], "counters": [["unheard_of", 3]], "problem": "none to speak of"}
 
     def answers(request, grown):
         kinds = {"top": top, "status": status}
