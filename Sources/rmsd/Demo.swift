@@ -73,7 +73,7 @@ enum Demo {
         Screen.frame(
           live.picture(
             top: top, status: status, now: clock.now.nanoseconds / 1_000_000, width: Terminal.columns,
-            height: Terminal.lines)))
+            height: Terminal.lines - 2) + "\nask it: rmsctl --address \(node.queryAddress) top\n"))
     }
     for producer in producers { producer.stop() }
     let produced = producers.reduce(0) { $0 + $1.counts.produced }
