@@ -3,8 +3,9 @@ import CRdKafka
 
 /// A client for questions about topics. Any thread, one at a time.
 public final class Admin: @unchecked Sendable {
-  private let client: Client
+  // Goes before the client, which waits for what its queues hold.
   private let queue: Queue
+  private let client: Client
 
   /// - Parameters:
   ///   - bootstrapServers: `host:port,…`.

@@ -4,8 +4,9 @@ import CRdKafka
 
 /// Counts a topic's records without looking at them.
 public final class BareReader {
-  private let client: Client
+  // Goes before the client, which waits for what its queues hold.
   private let queue: Queue
+  private let client: Client
   private let settings: ConsumerSettings
 
   /// - Parameter settings: as for a consumer; the group is not joined.

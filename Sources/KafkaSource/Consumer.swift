@@ -11,9 +11,10 @@ import Glibc
 public final class Consumer: @unchecked Sendable {
   private let settings: ConsumerSettings
   private let context: ConsumerContext
-  private let client: Client
+  // The order matters at the end: what waits in a queue holds partitions, which the client waits for.
   private let queue: Queue
   private let answers: Queue
+  private let client: Client
   private var watch = TopicWatch()
   private var sorter: RecordSorter
   private var isClosing = false
@@ -30,7 +31,8 @@ public final class Consumer: @unchecked Sendable {
       startOffset: settings.startOffset)
     let configuration = try settings.configuration()
     ConsumerCallbacks.install(configuration)
-    client = try configuration.client(RD_KAFKA_CONSUMER, context: context)
+    let client = try configuration.client(RD_KAFKA_CONSUMER, context: context)
+    self.client = client
     rd_kafka_set_log_queue(client.raw, nil)
     rd_kafka_poll_set_consumer(client.raw)
     queue = Queue(rd_kafka_queue_get_consumer(client.raw))

@@ -19,9 +19,10 @@ public final class Producer: @unchecked Sendable {
     var fatal: KafkaFailure?
   }
 
-  private let client: Client
   private let reports = Reports()
+  // Goes before the client, which waits for its topics.
   private let topic: Topic
+  private let client: Client
   private var sinceServed = 0
   private let isTransactional: Bool
 

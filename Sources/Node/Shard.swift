@@ -91,7 +91,7 @@ final class Shard: @unchecked Sendable {
     numbers = ShardNumbers(watermark: start)
     boards = ShardBoards(
       mode: settings.stepsMode, week: settings.boardsWeek, month: settings.boardsMonth,
-      all: settings.boardsAll)
+      all: settings.boardsAll, hashKey: HashKey(.random(in: 0 ... .max), .random(in: 0 ... .max)))
     decoder = StepDecoder(settings: settings)
   }
 

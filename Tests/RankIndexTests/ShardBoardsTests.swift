@@ -241,7 +241,7 @@ private func steps(_ mode: StepsMode, using random: inout SeededGenerator) -> UI
     // Beyond the dense totals all users stand in the skiplist; entering in order leaves its blocks half full.
     let events = (0..<4_000).map { index in
       event(
-        Array("\(index)".utf8).withUnsafeBytes { UserKey($0) },
+        UserKey(high: UInt64(index) &* 0x9E37_79B9_7F4A_7C15, low: UInt64(index)),
         2_000_000 + UInt32(ascending ? index : 4_000 - index))
     }
     _ = shard.apply(events)
