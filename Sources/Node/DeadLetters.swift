@@ -68,8 +68,10 @@ public final class DeadLetters: Sendable {
   private struct State: ~Copyable {
     /// Greatest offset in the file, by topic and partition.
     var newest: [Place: Int64]
+    /// Where the whole records end.
     var end: Int
-    var buffer = ByteWriter(limit: DeadLetters.recordBytesMax, reserved: 64 << 10)
+    /// Whether bytes of a batch that failed may stand behind `end`.
+    var isTorn = false
   }
 
   fileprivate struct Place: Hashable {
@@ -130,7 +132,7 @@ public final class DeadLetters: Sendable {
     var whole = 0
     let size: Int
     do throws(SystemError) { size = try file.bytesCount() } catch { throw .disk(error) }
-    try DeadLetters.scan(file, from: 0, limit: .max) { letter, end in
+    try DeadLetters.scan(file, from: 0, until: size, limit: .max) { letter, end in
       newest[Place(topic: letter.topic, partition: letter.partition)] = letter.offset
       whole = end
     }
@@ -156,7 +158,8 @@ public final class DeadLetters: Sendable {
     return Batch(place: place, newest: newest, last: newest)
   }
 
-  /// Writes a batch to the end of the file in one call.
+  /// Writes a batch to the end of the file in one call. What a failed batch left behind is cut before anything else is
+  /// written there.
   ///
   /// - Parameter batch: what to write.
   /// - Throws: `disk` if the disk refuses; the batch can be given again then.
@@ -167,8 +170,11 @@ public final class DeadLetters: Sendable {
     let last = batch.last
     let failure: SystemError? = state.withLock { state in
       do throws(SystemError) {
+        if state.isTorn { try file.truncate(bytesCount: state.end) }
+        state.isTorn = true
         try file.write(bytes, at: state.end)
       } catch { return error }
+      state.isTorn = false
       state.end += bytes.count
       state.newest[place] = last
       return nil
@@ -188,7 +194,8 @@ public final class DeadLetters: Sendable {
   ) throws(DeadLetterError) -> (letters: [DeadLetter], next: Int) {
     var letters: [DeadLetter] = []
     var next = position
-    try DeadLetters.scan(file, from: position, limit: limit) { letter, end in
+    let end = state.withLock { $0.end }
+    try DeadLetters.scan(file, from: position, until: end, limit: limit) { letter, end in
       letters.append(letter)
       next = end
     }
@@ -197,16 +204,17 @@ public final class DeadLetters: Sendable {
 
   /// Walks whole records; stops at the end, or at a tail that is no whole record.
   private static func scan(
-    _ file: borrowing File, from position: Int, limit: Int, _ found: (DeadLetter, _ end: Int) -> Void
+    _ file: borrowing File, from position: Int, until end: Int, limit: Int,
+    _ found: (DeadLetter, _ end: Int) -> Void
   ) throws(DeadLetterError) {
-    var window = try read(file, at: position, bytes: windowBytes)
+    var window = try read(file, at: position, bytes: min(windowBytes, max(0, end - position)))
     var place = position
     var start = 0
     var left = limit
     while left > 0 {
       var whole = length(window, start)
       if whole.map({ $0 > window.count - start }) ?? true, start > 0 || window.count == windowBytes {
-        window = try read(file, at: place, bytes: max(windowBytes, whole ?? 0))
+        window = try read(file, at: place, bytes: min(max(windowBytes, whole ?? 0), max(0, end - place)))
         start = 0
         whole = length(window, start)
       }
@@ -215,7 +223,7 @@ public final class DeadLetters: Sendable {
         decode(UnsafeRawBufferPointer(rebasing: $0[start..<(start + whole)]))
       }
       guard let letter else {
-        if try read(file, at: place + whole, bytes: 1).isEmpty { return }
+        if place + whole >= end { return }
         throw .damaged(path: file.path, atByte: place)
       }
       start += whole

@@ -12,7 +12,7 @@ public import Telemetry
 
 /// One node in this process. Start it once, stop it once.
 public final class NodeService: Sendable {
-  private let facts: NodeFacts
+  let facts: NodeFacts
   private let ingest: Ingest
   private let server: Server
   private let face: NodeFace
@@ -35,11 +35,14 @@ public final class NodeService: Sendable {
   ///   - settings: every value checked.
   ///   - diagnostics: where the node tells what happens.
   ///   - clock: tells the time; days and ages in answers come from it, totals never.
+  ///   - files: the file system.
   /// - Throws: `NodeError`, each case with its exit code.
-  public init(_ settings: Settings, diagnostics: Diagnostics, clock: Clock = .system) throws(NodeError) {
+  public init(
+    _ settings: Settings, diagnostics: Diagnostics, clock: Clock = .system, files: Files = Files()
+  ) throws(NodeError) {
     let cluster: ClusterSettings
     do throws(SettingsProblems) { cluster = try settings.cluster() } catch { throw .settings(error) }
-    let deadLetters = try NodeService.openDeadLetters(settings, diagnostics)
+    let deadLetters = try NodeService.openDeadLetters(settings, diagnostics, files)
     let metrics = Metrics()
     let facts = NodeFacts(
       settings: settings, cluster: cluster, deadLetters: deadLetters, metrics: metrics,
@@ -127,9 +130,8 @@ public final class NodeService: Sendable {
   }
 
   private static func openDeadLetters(
-    _ settings: Settings, _ diagnostics: Diagnostics
+    _ settings: Settings, _ diagnostics: Diagnostics, _ files: Files
   ) throws(NodeError) -> DeadLetters {
-    let files = Files()
     do throws(SystemError) {
       if settings.dataInit == "strict" {
         guard files.isFolder(settings.dataDir) else {
@@ -141,7 +143,7 @@ public final class NodeService: Sendable {
       }
     } catch { throw .folder(error) }
     do throws(DeadLetterError) {
-      let deadLetters = try DeadLetters(folder: settings.dataDir)
+      let deadLetters = try DeadLetters(folder: settings.dataDir, files: files)
       if deadLetters.tornBytes > 0 {
         diagnostics.log(
           .warning, "a torn record at the end of the dead-letter file was cut",
