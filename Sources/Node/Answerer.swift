@@ -47,7 +47,8 @@ final class Answerer: @unchecked Sendable {
       shard.gate.enterReading()
       let numbers = shard.numbers
       // What the brokers have by now is unknown while they are away or the partition stands still.
-      let atEnd = numbers.atEnd && numbers.problem == nil && source.problem == nil
+      let atEnd =
+        numbers.atEnd && numbers.failure == nil && numbers.problem == nil && source.problem == nil
       let age =
         atEnd ? 0 : numbers.newest < 0 ? ShardMark.unknownAge : UInt64(max(0, now - numbers.newest))
       marks.append(
@@ -65,7 +66,7 @@ final class Answerer: @unchecked Sendable {
     if !missing.isEmpty { node.metrics.counter(.partialAnswers).add() }
   }
 
-  /// Leaves the gates.
+  /// Leaves the gates; does nothing outside them.
   func leave() {
     for shard in source.shards { shard.gate.leaveReading() }
     merged.close()
@@ -90,11 +91,11 @@ final class Answerer: @unchecked Sendable {
     let id = incoming.id
     for wait in incoming.atLeast {
       guard let index = marks.firstIndex(where: { $0.partition == wait.partition }) else {
-        let refusal =
-          source.partitions > 0 && wait.partition >= source.partitions
-          ? Refusal(.unknownPartition, "at_least names a partition that the topic does not have")
-          : Refusal(.atLeastTimeout, "at_least names a partition that this node does not have now")
-        ResponseWriter.refusal(id: id, refusal, into: &out)
+        // A partition that is on its way here, or a topic that is not found yet, may come in time.
+        guard source.partitions > 0, wait.partition >= source.partitions else { return .notYet }
+        ResponseWriter.refusal(
+          id: id, Refusal(.unknownPartition, "at_least names a partition that the topic does not have"),
+          into: &out)
         return .answered
       }
       if marks[index].watermark <= wait.offset { return .notYet }
@@ -221,7 +222,9 @@ final class Answerer: @unchecked Sendable {
       shards: marks, missing: missing, boards: entries.sorted { BoardOrder.precedes($0.board, $1.board) })
   }
 
+  /// Reads a file, so the gates are left first: no shard waits for a disk. The request is alone in its batch.
   private func deadLetters(_ id: UInt32, _ position: UInt64, _ limit: Int, _ out: inout ByteWriter) {
+    leave()
     do throws(DeadLetterError) {
       let page = try node.deadLetters.read(from: Int(clamping: position), limit: limit)
       let answer = DeadLettersAnswer(
@@ -269,11 +272,12 @@ final class Answerer: @unchecked Sendable {
     return nil
   }
 
-  /// Closed once every shard's clock is past the last moment at which an event of the period is accepted.
+  /// Closed once every shard's clock is past the last moment at which an event of the period is accepted; a shard that
+  /// is not here may accept one yet.
   private func state(of id: BoardID) -> BoardState {
-    guard let end = node.cluster.dayRule.milliseconds(of: id)?.upperBound, !source.shards.isEmpty else {
-      return .live
-    }
+    guard let end = node.cluster.dayRule.milliseconds(of: id)?.upperBound, !source.shards.isEmpty,
+      missing.isEmpty
+    else { return .live }
     // In `event` mode a day ends with its last offset, UTC-14:00.
     let lastEnd = node.cluster.dayRule.name == "event" ? end + 14 * 3_600_000 : end
     let late = lastEnd + node.cluster.acceptLate.nanoseconds / 1_000_000

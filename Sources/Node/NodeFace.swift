@@ -92,7 +92,9 @@ final class NodeFace: Sendable {
         view.stuck.append(shard.partition)
         continue
       }
-      let (problem, reachedEnd) = shard.gate.read { (shard.numbers.problem, shard.numbers.reachedEnd) }
+      let (problem, reachedEnd) = shard.gate.read {
+        (shard.numbers.failure ?? shard.numbers.problem, shard.numbers.reachedEnd)
+      }
       if let problem { view.stopped.append((shard.partition, problem)) }
       if !reachedEnd { view.catchingUp.append(shard.partition) }
     }

@@ -34,7 +34,9 @@ struct ShardNumbers {
   var reachedEnd = false
   /// Users of this shard that were seen in another one too.
   var usersElsewhere: UInt64 = 0
-  /// Why nothing is read any more; nil while all is well.
+  /// Why the shard itself applies nothing any more; stays until the node ends. Nil while all is well.
+  var failure: String?
+  /// Why its source gives nothing now; nil while all is well.
   var problem: String?
 }
 
@@ -132,14 +134,15 @@ final class Shard: @unchecked Sendable {
     switch work {
     case .batch(let batch):
       var index = 0
-      while index < batch.count, numbers.problem == nil {
+      // Behind a failure a record is missing: none after it may count.
+      while index < batch.count, numbers.failure == nil {
         let count = min(Shard.chunkCount, batch.count - index)
         apply(batch, index..<(index + count))
         index += count
       }
       batch.release()
     case .endOfPartition(let offsetNext):
-      guard numbers.problem == nil else { break }
+      guard numbers.failure == nil else { break }
       gate.write {
         numbers.watermark = max(numbers.watermark, offsetNext)
         numbers.atEnd = true
@@ -240,7 +243,7 @@ final class Shard: @unchecked Sendable {
   }
 
   private func fail(_ reason: String) {
-    gate.write { numbers.problem = reason }
+    gate.write { numbers.failure = reason }
     observer.shardFailed(self, reason)
   }
 
@@ -256,7 +259,7 @@ final class Shard: @unchecked Sendable {
   func status(endOffset: Int64?) -> ShardStatus {
     let end = endOffset.map { max($0, numbers.watermark) } ?? (numbers.reachedEnd ? numbers.watermark : -1)
     return ShardStatus(
-      partition: UInt32(partition), state: state, reason: numbers.problem ?? "",
+      partition: UInt32(partition), state: state, reason: numbers.failure ?? numbers.problem ?? "",
       watermark: numbers.watermark,
       endOffset: end, lag: end < 0 ? -1 : end - numbers.watermark, counted: numbers.counted,
       rejected: numbers.rejected,
@@ -265,7 +268,7 @@ final class Shard: @unchecked Sendable {
 
   /// What the shard is doing; call inside `gate.read`.
   var state: RunState {
-    if numbers.problem != nil { return .stopped }
+    if numbers.failure != nil || numbers.problem != nil { return .stopped }
     return numbers.reachedEnd ? .serving : .catchingUp
   }
 }

@@ -25,6 +25,8 @@ extension Context {
   func asking<R>(_ body: () throws(ClientError) -> R) throws(Failure) -> R {
     do throws(ClientError) { return try body() } catch {
       switch error {
+      case .refused(.deadlineExceeded, _, let text), .refused(.atLeastTimeout, _, let text):
+        throw .unreachable("\(address): \(text)")
       case .refused(let code, _, let text): throw .refused("\(address): \(text) (\(code.name))")
       case .unreachable, .disconnected, .timedOut, .notRMS, .protocolBroken, .tooManyInFlight:
         throw .unreachable("\(address): \(error)")

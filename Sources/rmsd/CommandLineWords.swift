@@ -39,7 +39,7 @@ struct CommandLineWords: Equatable {
       --help             print this
 
     Exit codes: 0 clean stop, 64 wrong command line, 69 address in use or no such address, 70 broken invariant,
-    74 disk failure, 77 not permitted, 78 wrong settings.
+    71 the kernel refused, 74 disk failure, 77 not permitted, 78 wrong settings.
 
     """
 
