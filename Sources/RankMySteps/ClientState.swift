@@ -84,6 +84,8 @@ public struct ClientState: Sendable {
   /// No request waits beyond this many; HELLO's answer says how many.
   private var inFlightMax = Limits.inFlightMax
   private var receivedAny = false
+  /// What the node said when it began to leave; the connection ends with the last answer.
+  private var leaving: ClientError?
 
   public init(settings: ClientSettings) {
     self.settings = settings
@@ -139,6 +141,7 @@ public struct ClientState: Sendable {
     guard case .connecting = phase else { preconditionFailure("connected while \(phase)") }
     splitter = .answers()
     receivedAny = false
+    leaving = nil
     idNext = ClientState.helloID + 1
     inFlightMax = Limits.inFlightMax
     RequestWriter.write(
@@ -227,7 +230,12 @@ public struct ClientState: Sendable {
     do throws(AnswerError) { response = try Response.decode(frame) } catch {
       return .protocolBroken("\(error)")
     }
-    if case .error(let error) = response, frame.id == 0 { return ClientError(error) }
+    if case .error(let error) = response, frame.id == 0 {
+      // A node that leaves still answers what waits, then closes.
+      guard error.code == .draining, !waiting.isEmpty else { return ClientError(error) }
+      leaving = ClientError(error)
+      return nil
+    }
     if case .greeting = phase {
       guard frame.id == ClientState.helloID else { return .protocolBroken("an answer before that to HELLO") }
       switch response {
@@ -243,16 +251,17 @@ public struct ClientState: Sendable {
     guard let request = waiting.removeValue(forKey: frame.id) else {
       return .protocolBroken("an answer to \(frame.id), which nobody asked")
     }
+    let whyOver = waiting.isEmpty ? leaving : nil
     if case .error(let error) = response {
       if !request.expired { actions.append(.fail(id: frame.id, ClientError(error))) }
-      return nil
+      return whyOver
     }
     guard frame.kind == request.kind.answer else {
       actions.append(.fail(id: frame.id, .protocolBroken("kind \(frame.kind) answers \(request.kind)")))
       return .protocolBroken("kind \(frame.kind) answers \(request.kind)")
     }
     if !request.expired { actions.append(.answer(id: frame.id, response)) }
-    return nil
+    return whyOver
   }
 
   /// The connection ended, by the peer or by a failing call.

@@ -162,6 +162,23 @@ struct ClientStateTests {
     #expect(client.state.inFlight == 0)
   }
 
+  @Test("a node that leaves still answers what waits; the connection ends with the last answer")
+  func leaving() throws {
+    let it = Transcript()
+    try it.greet()
+    let (a, b) = (try it.ask(.ping), try it.ask(.ping))
+    let draining = ErrorAnswer(code: .draining, retryable: true, text: "leaving")
+    let why = ClientError.refused(code: .draining, retryable: true, text: "leaving")
+    #expect(it.hear(0, .error(draining)) == [])
+    #expect(it.hear(b, .ping) == [.answer(id: b, .ping)])
+    #expect(it.hear(a, .ping) == [.answer(id: a, .ping), .close(why)])
+    #expect(throws: ClientError.disconnected("nothing is connected")) { try it.ask(.ping) }
+    // With nothing in flight it ends at once.
+    let rested = Transcript()
+    try rested.greet()
+    #expect(rested.hear(0, .error(draining)) == [.close(why)])
+  }
+
   @Test("an answer that nobody asked for, or of another kind, closes")
   func broken() throws {
     for (id, response) in [(UInt32(99), Response.ping), (2, rank)] {
