@@ -104,7 +104,12 @@ let package = Package(
     tests("ConsoleTests", ["Console", "QueryProtocol", "StepModel"]),
     tests("ClusterTests", ["Cluster", "QueryProtocol", "RankIndex", "StepModel", "TestSupport"]),
     tests("HTTPFaceTests", ["HTTPFace", "Posix"]),
-    tests("NodeTests", ["KafkaSource", "Node", "Posix", "StepModel", "Telemetry", "TestSupport"]),
+    tests(
+      "NodeTests",
+      [
+        "Bytes", "KafkaSource", "Node", "Posix", "QueryProtocol", "RankMySteps", "StepModel", "Telemetry",
+        "TestSupport",
+      ]),
     tests("TidyTests", []),
   ],
   swiftLanguageModes: [.v6],
