@@ -91,7 +91,7 @@ import Testing
     shard.stop()
     #expect(shard.numbers.watermark == 1 && shard.numbers.counted == 0)
     #expect(shard.state == .stopped)
-    #expect(shard.status(endOffset: nil, sourceProblem: nil).reason.contains("dead letters"))
+    #expect(shard.status(endOffset: nil).reason.contains("dead letters"))
     var events: [ConsumerEvent] = []
     consumer.close(into: &events)
   }
