@@ -32,6 +32,7 @@ final class NodeWorld {
   ///   - partitions: of the topic.
   ///   - files: the node's file system.
   ///   - change: changes the node's settings.
+  /// - Throws: what keeps brokers, node or client from starting.
   init(partitions: Int, files: Files = Files(), _ change: (inout Settings) -> Void = { _ in }) throws {
     brokers = try MockBrokers()
     try brokers.createTopic(NodeWorld.topic, partitions: Int32(partitions))
