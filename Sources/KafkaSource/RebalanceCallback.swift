@@ -63,8 +63,8 @@ enum ConsumerCallbacks {
       failure = KafkaFailure.take(rd_kafka_incremental_unassign(client, list))
     }
     if let failure { context.state.fail(.failed(failure), into: &context.actions) }
-    // Back to `poll` at once: places may have to be set anew.
-    rd_kafka_yield(client)
+    // No `rd_kafka_yield` here: the batch call (librdkafka 2.8) looks at that flag after it has taken the next record
+    // off its queue, and drops it. The record would be lost, and the client would wait for it for ever when it ends.
   }
 
   /// Errors of the whole client. Most are passing: librdkafka goes on by itself, we tell and keep them.
