@@ -126,6 +126,12 @@ final class NodeWorld {
     }
   }
 
+  /// Every dead letter, once there are so many: those of a chunk are written right after its watermark moved.
+  func deadLetters(atLeast count: UInt64) throws -> [DeadLettersAnswer.Letter] {
+    _ = try status { _ in (try? deadLetters().count).map { $0 >= count } ?? false }
+    return try deadLetters()
+  }
+
   /// Stops the node and starts another one on the same folder and topic; in a group of its own, because the brokers
   /// here keep a member that has left until its session is over.
   func restart() throws {
