@@ -150,7 +150,11 @@ int rms_judge_read(rms_judge *judge, const uint8_t *payload, size_t length, rms_
 
   *out = rms_record{};
   for (const auto member : object) {
-    if (rms_field *field = known(*out, member.key)) fill(*field, member.value);
+    if (rms_field *field = known(*out, member.key)) {
+      fill(*field, member.value);
+    } else {
+      out->others = true;
+    }
   }
   return RMS_JUDGE_OBJECT;
 }

@@ -13,9 +13,6 @@ struct RecordJudge: ~Copyable {
 
   deinit { rms_judge_destroy(handle) }
 
-  /// Longest `source`, in bytes of UTF-8.
-  static let sourceBytesMax = 32
-
   /// Reads a record up to reason `user`, and fills the fields that the later reasons need.
   ///
   /// - Returns: the first of `malformed`, `repeated`, `missing`, `type` and `user` that holds; nil if none does.
@@ -43,6 +40,8 @@ struct RecordJudge: ~Copyable {
     else { return .type }
     fields.steps = steps
     guard RecordJudge.user(record.uuid, &arena, into: &fields.user) else { return .user }
+    RecordJudge.source(record.source, &arena, into: &fields)
+    fields.hasUnknownFields = record.others
     if let time = RecordJudge.time(record.timestamp, &dates) {
       fields.time = time
       fields.timeIsValid = true
@@ -70,7 +69,7 @@ struct RecordJudge: ~Copyable {
   private static func isSource(_ field: rms_field) -> Bool {
     switch Int(field.kind) {
     case RMS_KIND_ABSENT, RMS_KIND_INT64, RMS_KIND_UINT64: true
-    case RMS_KIND_STRING: field.length <= sourceBytesMax
+    case RMS_KIND_STRING: field.length <= StepEvent.sourceBytesMax
     default: false
     }
   }
@@ -94,7 +93,7 @@ struct RecordJudge: ~Copyable {
     _ field: rms_field, _ arena: inout KeyArena, into key: inout UserKey
   ) -> Bool {
     guard Int(field.kind) == RMS_KIND_STRING, let text = field.text else {
-      key = integerUser(field, &arena)
+      key = UserKey(text: decimal(field, &arena))
       return true
     }
     if field.length == 36, UserKey.readCanonicalUUID(text, into: &key) { return true }
@@ -104,9 +103,19 @@ struct RecordJudge: ~Copyable {
     return true
   }
 
+  /// Takes a source of an accepted kind, or none.
+  @inline(__always)
+  private static func source(_ field: rms_field, _ arena: inout KeyArena, into fields: inout StepFields) {
+    if Int(field.kind) == RMS_KIND_ABSENT { return }
+    let bytes =
+      Int(field.kind) == RMS_KIND_STRING
+      ? arena.copy(UnsafeRawBufferPointer(start: field.text, count: field.length)) : decimal(field, &arena)
+    if let start = bytes.baseAddress { fields.setSource(start, count: bytes.count) }
+  }
+
   /// The decimal text of an integer.
   @inline(never)
-  private static func integerUser(_ field: rms_field, _ arena: inout KeyArena) -> UserKey {
+  private static func decimal(_ field: rms_field, _ arena: inout KeyArena) -> UnsafeRawBufferPointer {
     // Digits from the right; 20 of them for 2^64-1, 20 with the sign for -2^63.
     let negative = Int(field.kind) == RMS_KIND_INT64 && field.int64 < 0
     var rest = Int(field.kind) == RMS_KIND_UINT64 ? field.uint64 : field.int64.magnitude
@@ -121,7 +130,7 @@ struct RecordJudge: ~Copyable {
         place -= 1
         digits[place] = UInt8(ascii: "-")
       }
-      return UserKey(text: arena.copy(UnsafeRawBufferPointer(rebasing: digits[place...])))
+      return arena.copy(UnsafeRawBufferPointer(rebasing: digits[place...]))
     }
   }
 

@@ -31,8 +31,8 @@ public struct StepDecoder: ~Copyable {
 
   /// Decodes one record.
   ///
-  /// A key that is no canonical UUID borrows from `payload` or from this decoder: it is valid until the payload goes,
-  /// and until `reset()`.
+  /// A key that is no canonical UUID, and the source, borrow from `payload` or from this decoder: they are valid until
+  /// the payload goes, and until `reset()`.
   ///
   /// - Parameters:
   ///   - payload: the record's value; empty for a null one.
@@ -53,7 +53,7 @@ public struct StepDecoder: ~Copyable {
     return judged(payload, offset: offset, shardClock: shardClock, into: &event)
   }
 
-  /// Forgets all keys handed out; their memory is used again. Call it once a chunk, when its events are applied.
+  /// Forgets all keys and sources handed out; their memory is used again. Call it once a chunk, when its events are applied.
   public mutating func reset() { arena.reset() }
 
   /// What the judge alone says: the same as `decode` for every record, slower. For tests and benchmarks.
@@ -101,12 +101,10 @@ public struct StepDecoder: ~Copyable {
     let ahead = place.second * 1000 + milliseconds - futureSlack
     if ahead > shardClock || (ahead == shardClock && rest > 0) { return .future }
     if place.dayEnd * 1000 + acceptLate < shardClock { return .late }
-    event.user = fields.user
-    event.offset = offset
-    event.timeOfDay =
-      (place.second - Int64(place.day.number) * 86_400) * 1_000_000_000 + nanosecond
-    event.steps = UInt32(truncatingIfNeeded: fields.steps)
-    event.day = place.day
+    event = StepEvent(
+      fields: fields, offset: offset,
+      timeOfDay: (place.second - Int64(place.day.number) * 86_400) * 1_000_000_000 + nanosecond,
+      day: place.day)
     return nil
   }
 }
@@ -119,9 +117,21 @@ struct StepFields {
   var time = EventTime(date: Day(number: 0), second: 0, nanosecond: 0, rawOffset: 0)
   /// False if the timestamp's reason is `time`.
   var timeIsValid = false
+  /// nil if there is none; not nil, and no bytes, for an empty one.
+  var source: UnsafePointer<UInt8>?
+  var sourceLength: UInt8 = 0
+  /// Whether a member has none of the four known names.
+  var hasUnknownFields = false
+
+  /// Takes the bytes of a source that is there.
+  @inline(__always)
+  mutating func setSource(_ text: UnsafeRawPointer, count: Int) {
+    source = text.assumingMemoryBound(to: UInt8.self)
+    sourceLength = UInt8(truncatingIfNeeded: count)
+  }
 }
 
-/// Bytes of user ids that cannot be borrowed from a payload.
+/// Bytes of user ids and sources that cannot be borrowed from a payload.
 struct KeyArena: ~Copyable {
   private let base: UnsafeMutableRawPointer
   private let capacity: Int
@@ -130,7 +140,7 @@ struct KeyArena: ~Copyable {
 
   init(keysMax: Int) {
     // One more for a record that is rejected after its key was made.
-    capacity = (keysMax + 1) * UserID.bytesMax
+    capacity = (keysMax + 1) * (UserID.bytesMax + StepEvent.sourceBytesMax)
     base = .allocate(byteCount: capacity, alignment: 8)
   }
 
@@ -138,7 +148,7 @@ struct KeyArena: ~Copyable {
 
   mutating func reset() { used = 0 }
 
-  /// Copies a valid user id.
+  /// Copies a valid user id or source.
   ///
   /// - Returns: the copy, valid until `reset()`.
   mutating func copy(_ bytes: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {

@@ -1,23 +1,74 @@
 // What a record becomes: a step event, or a reason why it is none.
 
-/// One accepted report, as decoded. The user key may borrow from the record's bytes or the decoder's arena.
+/// One accepted report, as decoded, in 64 bytes. The user key and the source may borrow from the record's bytes or the
+/// decoder's arena.
 @frozen public struct StepEvent: BitwiseCopyable {
+  // The order of the fields fills the room that the key's one byte of length leaves.
+
   public var user: UserKey
+  @usableFromInline var sourceLength: UInt8
+  /// Whether the record's object has a member beyond the four known names, whatever it holds.
+  public var hasUnknownFields: Bool
+  /// 0...`event.steps_max`.
+  public var steps: UInt32
   /// Kafka offset of the record.
   public var offset: Int64
   /// Event time, in nanoseconds after midnight UTC of `day`'s date (negative or over 24 h where the day's zone is
   /// not UTC); orders the reports of one user and day.
   public var timeOfDay: Int64
-  /// 0...`event.steps_max`.
-  public var steps: UInt32
+  @usableFromInline var sourceText: UnsafePointer<UInt8>?
   /// The day the event belongs to, by the rule of the cluster's zone.
   public var day: Day
 
-  @inlinable public init(user: UserKey, offset: Int64, timeOfDay: Int64, steps: UInt32, day: Day) {
+  /// What the record says of its source: 0 to 32 bytes of UTF-8, an integer as its decimal text; nil if it says nothing.
+  /// Borrowed, and valid as long as the key.
+  @inlinable public var source: UnsafeRawBufferPointer? {
+    guard let sourceText else { return nil }
+    return UnsafeRawBufferPointer(start: sourceText, count: Int(sourceLength))
+  }
+
+  /// Longest source, in bytes of UTF-8.
+  @inlinable public static var sourceBytesMax: Int { 32 }
+
+  /// - Parameters:
+  ///   - user: who walked.
+  ///   - offset: Kafka offset of the record.
+  ///   - timeOfDay: as the property.
+  ///   - steps: as the property.
+  ///   - day: as the property.
+  ///   - source: at most `sourceBytesMax` bytes that outlive the event; nil if there is none.
+  ///   - hasUnknownFields: as the property.
+  @inlinable public init(
+    user: UserKey, offset: Int64, timeOfDay: Int64, steps: UInt32, day: Day,
+    source: UnsafeRawBufferPointer? = nil, hasUnknownFields: Bool = false
+  ) {
     self.user = user
     self.offset = offset
     self.timeOfDay = timeOfDay
     self.steps = steps
+    self.day = day
+    self.hasUnknownFields = hasUnknownFields
+    sourceText = nil
+    sourceLength = 0
+    if let source {
+      precondition(source.count <= StepEvent.sourceBytesMax, "a source of \(source.count) bytes")
+      // An empty buffer may have no address; the source is there all the same.
+      sourceText =
+        source.baseAddress?.assumingMemoryBound(to: UInt8.self) ?? UnsafePointer(bitPattern: 1)
+      sourceLength = UInt8(truncatingIfNeeded: source.count)
+    }
+  }
+
+  /// All but the key's and the source's bytes in place.
+  @inline(__always)
+  init(fields: StepFields, offset: Int64, timeOfDay: Int64, day: Day) {
+    user = fields.user
+    sourceLength = fields.sourceLength
+    hasUnknownFields = fields.hasUnknownFields
+    steps = UInt32(truncatingIfNeeded: fields.steps)
+    self.offset = offset
+    self.timeOfDay = timeOfDay
+    sourceText = fields.source
     self.day = day
   }
 }

@@ -109,8 +109,10 @@ enum StepScanner {
         guard let steps = digits(&p, end) else { return false }
         fields.steps = steps
       case 0b0100: guard timestamp(&p, end, &dates, &fields) else { return false }
-      case 0b1000: guard source(&p, end) else { return false }
-      default: guard scalar(&p, end) else { return false }
+      case 0b1000: guard source(&p, end, &fields) else { return false }
+      default:
+        guard scalar(&p, end) else { return false }
+        fields.hasUnknownFields = true
       }
       skipSpace(&p, end)
     }
@@ -157,9 +159,19 @@ enum StepScanner {
   }
 
   @inline(__always)
-  private static func source(_ p: inout UnsafeRawPointer, _ end: UnsafeRawPointer) -> Bool {
-    if p.byte != quote { return digits(&p, end) != nil }
-    guard let close = plainEnd(p + 1, end, countMax: RecordJudge.sourceBytesMax) else { return false }
+  private static func source(
+    _ p: inout UnsafeRawPointer, _ end: UnsafeRawPointer, _ fields: inout StepFields
+  ) -> Bool {
+    if p.byte != quote {
+      // Digits without leading zeros are their own decimal text.
+      let start = p
+      guard digits(&p, end) != nil else { return false }
+      fields.setSource(start, count: p - start)
+      return true
+    }
+    p += 1
+    guard let close = plainEnd(p, end, countMax: StepEvent.sourceBytesMax) else { return false }
+    fields.setSource(p, count: close - p)
     p = close + 1
     return true
   }

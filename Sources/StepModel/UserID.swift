@@ -59,14 +59,16 @@ public struct UserID: Hashable, Comparable, Sendable {
   public var low: UInt64
   /// The id's bytes if it is not a canonical UUID; nil if it is. Borrowed: whoever made the key owns them.
   public var text: UnsafePointer<UInt8>?
+  @usableFromInline var lengthByte: UInt8
+
   /// Bytes of the id as text, 1...64; 36 for a UUID.
-  public var length: Int
+  @inlinable public var length: Int { Int(lengthByte) }
 
   @inlinable public init(high: UInt64, low: UInt64) {
     self.high = high
     self.low = low
     text = nil
-    length = 36
+    lengthByte = 36
   }
 
   /// - Parameter bytes: a valid user id (`UserID.isValid`); must outlive the key.
@@ -77,7 +79,7 @@ public struct UserID: Hashable, Comparable, Sendable {
       high = 0
       low = 0
       text = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
-      length = bytes.count
+      lengthByte = UInt8(bytes.count)
     }
   }
 
@@ -87,7 +89,7 @@ public struct UserID: Hashable, Comparable, Sendable {
     high = 0
     low = 0
     text = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
-    length = bytes.count
+    lengthByte = UInt8(truncatingIfNeeded: bytes.count)
   }
 
   /// The key of a canonical UUID; nil if the bytes are anything else.

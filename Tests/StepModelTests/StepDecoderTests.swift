@@ -38,7 +38,10 @@ private func record(
     let text = record(uuid: "\"\(uuid)\"", steps: "1234")
     #expect(
       try outcome(text)
-        == .accepted(user: uuid, steps: 1234, day: today, timeOfDay: 36_000_000_000_000, offset: 7))
+        == .accepted(
+          user: uuid, steps: 1234, day: today, timeOfDay: 36_000_000_000_000, offset: 7, source: nil,
+          others: false
+        ))
   }
 
   static let rejectedRecords: [(RejectReason, String)] = [
@@ -149,11 +152,43 @@ private func record(
 
   @Test("odd but valid records are accepted", arguments: acceptedRecords)
   func accepted(text: String, user: String, steps: UInt32) throws {
-    guard case .accepted(let gotUser, let gotSteps, let day, _, _) = try outcome(text) else {
+    guard case .accepted(let gotUser, let gotSteps, let day, _, _, _, _) = try outcome(text) else {
       Issue.record("\(text): \(try outcome(text))")
       return
     }
     #expect(gotUser == user && gotSteps == steps && day == today, "\(text)")
+  }
+
+  static let sources: [(String, String?, Bool)] = [
+    ("", nil, false), (", \"source\": \"phone\"", "phone", false), (",\"source\":\"\"", "", false),
+    (", \"source\": 17", "17", false), (", \"source\": -17", "-17", false), (", \"source\": 0", "0", false),
+    (", \"source\": -0", "0", false), (", \"source\": 18446744073709551615", "18446744073709551615", false),
+    (", \"source\": -9223372036854775808", "-9223372036854775808", false),
+    (", \"source\": \"\(String(repeating: "x", count: 32))\"", String(repeating: "x", count: 32), false),
+    (", \"sourc\\u0065\": \"\\u00e9\"", "é", false), (", \"source\": \"a\\u0000b\"", "a\0b", false),
+    (", \"x\": 1", nil, true), (", \"x\": [1]", nil, true), (", \"source\": \"a\", \"\": null", "a", true),
+    (", \"\\u0078\": 1, \"source\": 5", "5", true), (", \"x\": {\"source\": 5}", nil, true),
+  ]
+
+  @Test("source and unknown members are reported, absent ones apart from empty ones", arguments: sources)
+  func sources(more: String, source: String?, others: Bool) throws {
+    guard case .accepted(_, _, _, _, _, let gotSource, let gotOthers) = try outcome(record(more: more)) else {
+      Issue.record("\(more): \(try outcome(record(more: more)))")
+      return
+    }
+    #expect(gotSource == source && gotOthers == others, "\(more)")
+  }
+
+  @Test("an event takes 64 bytes, and one made by hand keeps an empty source apart from none")
+  func size() {
+    #expect(MemoryLayout<StepEvent>.stride == 64)
+    func event(_ source: UnsafeRawBufferPointer?) -> StepEvent {
+      StepEvent(
+        user: UserKey(high: 0, low: 0), offset: 0, timeOfDay: 0, steps: 0, day: today, source: source)
+    }
+    #expect(event(nil).source == nil)
+    #expect(event(UnsafeRawBufferPointer(start: nil, count: 0)).source?.count == 0)
+    Array("phone".utf8).withUnsafeBytes { #expect(event($0).source.map(Array.init) == Array("phone".utf8)) }
   }
 
   @Test(
@@ -230,7 +265,7 @@ private func record(
     let text = record(timestamp: "\"2026-11-24T23:59:59.9-05:00\"")
     let clock = noon + 86_400_000
     func day(_ outcome: Outcome) -> Day? {
-      if case .accepted(_, _, let day, _, _) = outcome { return day }
+      if case .accepted(_, _, let day, _, _, _, _) = outcome { return day }
       return nil
     }
     #expect(day(try outcome(text, clock: clock, zone: "event")) == today)
@@ -254,18 +289,20 @@ private func record(
         let user = "é" + String(repeating: "x", count: 56) + String(1_000_00 + index)
         var event = StepEvent(
           user: UserKey(high: 0, low: 0), offset: 0, timeOfDay: 0, steps: 0, day: Day(number: 0))
-        Array(record(uuid: "\"\(user)\"").utf8).withUnsafeBytes {
+        let source = ", \"source\": \"\u{FC}\(String(repeating: "s", count: 30))\""
+        Array(record(uuid: "\"\(user)\"", more: source).utf8).withUnsafeBytes {
           #expect(decoder.decode($0, offset: 0, shardClock: noon, into: &event) == nil)
         }
         events.append(event)
-        Array(record(uuid: "\"\(user)\"", timestamp: "0").utf8).withUnsafeBytes { payload in
+        Array(record(uuid: "\"\(user)\"", timestamp: "0", more: source).utf8).withUnsafeBytes { payload in
           var other = event
           #expect(decoder.decode(payload, offset: 0, shardClock: noon, into: &other) == .late)
         }
       }
       for (index, event) in events.enumerated() {
-        guard case .accepted(let user, _, _, _, _) = Outcome(nil, event) else { continue }
+        guard case .accepted(let user, _, _, _, _, let source, _) = Outcome(nil, event) else { continue }
         #expect(user == "é" + String(repeating: "x", count: 56) + String(1_000_00 + index))
+        #expect(source == "\u{FC}" + String(repeating: "s", count: 30))
       }
       decoder.reset()
     }

@@ -46,7 +46,7 @@ import Testing
       outcome(record, clock: last, settings)
         == .accepted(
           user: "u", steps: 1, day: date, timeOfDay: (instant - Int64(date.number) * 86_400) * 1_000_000_000,
-          offset: 7))
+          offset: 7, source: nil, others: false))
     #expect(outcome(record, clock: last + 1, settings) == .rejected(.late))
     #expect(outcome(record, clock: instant * 1000 - 1, settings) == .rejected(.future))
   }

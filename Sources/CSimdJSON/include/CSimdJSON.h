@@ -3,6 +3,7 @@
 // The judge reads a whole record with simdjson's DOM parser, which checks every byte (grammar, UTF-8, surrogates,
 // ranges of numbers) with the best kernel of the processor at hand, and reports what the four known keys hold.
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,6 +40,8 @@ typedef struct {
 /// The known keys of a record.
 typedef struct {
   rms_field uuid, steps, timestamp, source;
+  /// Whether there is any other key.
+  bool others;
 } rms_record;
 
 enum {

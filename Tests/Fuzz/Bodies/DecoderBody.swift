@@ -4,7 +4,8 @@ public import StepModel
 
 /// What a decoder says of one record, in a form that compares and prints.
 public enum Outcome: Equatable, Sendable, CustomStringConvertible {
-  case accepted(user: String, steps: UInt32, day: Day, timeOfDay: Int64, offset: Int64)
+  case accepted(
+    user: String, steps: UInt32, day: Day, timeOfDay: Int64, offset: Int64, source: String?, others: Bool)
   case rejected(RejectReason)
 
   public init(_ reason: RejectReason?, _ event: StepEvent) {
@@ -18,14 +19,15 @@ public enum Outcome: Equatable, Sendable, CustomStringConvertible {
     }
     self = .accepted(
       user: String(decoding: bytes, as: UTF8.self), steps: event.steps, day: event.day,
-      timeOfDay: event.timeOfDay,
-      offset: event.offset)
+      timeOfDay: event.timeOfDay, offset: event.offset,
+      source: event.source.map { String(decoding: $0, as: UTF8.self) }, others: event.hasUnknownFields)
   }
 
   public var description: String {
     switch self {
-    case .accepted(let user, let steps, let day, let timeOfDay, let offset):
-      "ok user \(user) steps \(steps) day \(day) time \(timeOfDay) offset \(offset)"
+    case .accepted(let user, let steps, let day, let timeOfDay, let offset, let source, let others):
+      "ok user \(user) steps \(steps) day \(day) time \(timeOfDay) offset \(offset) source \(source ?? "-")"
+        + (others ? ", other members" : "")
     case .rejected(let reason): reason.name
     }
   }

@@ -41,7 +41,8 @@ public struct RecordSource: Sendable {
   public mutating func usual() -> String {
     let gap = random.one(of: ["", " "])
     let source = random.one(of: [
-      "", "", "", ",\(gap)\"source\":\(gap)\"phone\"", ",\(gap)\"source\":\(gap)17",
+      "", "", "", "", ",\(gap)\"source\":\(gap)\"phone\"", ",\(gap)\"source\":\(gap)17",
+      ",\(gap)\"source\":\(gap)\"\"", ",\(gap)\"seq\":\(gap)\(random.below(1_000_000))",
     ])
     return
       "{\"uuid\":\(gap)\"\(user())\",\(gap)\"steps\":\(gap)\(random.below(20_000)),\(gap)\"timestamp\":\(gap)\(time())\(source)}"
