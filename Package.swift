@@ -33,6 +33,7 @@ let package = Package(
     // C libraries: a module map and one header each; CSimdJSON adds the C++ that Swift cannot call.
     .systemLibrary(name: "CPrefetch"),
     .systemLibrary(name: "CLinux"),
+    .systemLibrary(name: "CLZ4"),
     .systemLibrary(name: "CRdKafka"),
     .systemLibrary(name: "CMicroHTTPD"),
     .target(
@@ -47,6 +48,7 @@ let package = Package(
     module("Transport", ["Posix"]),
     // 2
     module("RankIndex", ["CPrefetch", "StepModel"]),
+    module("SegmentLog", ["Bytes", "CLZ4", "Posix", "StepModel"]),
     module("KafkaSource", ["CRdKafka"]),
     module("QueryProtocol", ["Bytes", "StepModel"]),
     // 3
@@ -91,6 +93,7 @@ let package = Package(
     tests("StepModelTests", ["FuzzBodies", "StepModel", "TestSupport"]),
     tests("TransportTests", ["Posix", "TestSupport", "Transport"]),
     tests("RankIndexTests", ["RankIndex", "StepModel", "TestSupport"]),
+    tests("SegmentLogTests", ["SegmentLog"]),
     tests("KafkaSourceTests", ["KafkaSource"]),
     tests("QueryProtocolTests", ["Bytes", "QueryProtocol", "StepModel", "TestSupport"]),
     tests(
