@@ -39,17 +39,23 @@ extension ShardBoards {
   /// - Parameters:
   ///   - events: of any days; a few thousand at a time are best.
   ///   - outcomes: room for as many outcomes; one is written for each event, in the same order.
+  ///   - numbers: room for as many user numbers, or nil; `noUser` for an event that changes nothing whoever its user is
+  ///     (0 steps in increment mode), whose user need not be known.
   /// - Complexity: O(1) an event for totals below 2^20 that few share, O(log n) otherwise; no allocation but for
   ///   growth.
-  public func apply(_ events: UnsafeBufferPointer<StepEvent>, outcomes: UnsafeMutablePointer<ApplyOutcome>) {
+  public func apply(
+    _ events: UnsafeBufferPointer<StepEvent>, outcomes: UnsafeMutablePointer<ApplyOutcome>,
+    numbers: UnsafeMutablePointer<UserNumber>? = nil
+  ) {
     guard let first = events.baseAddress else { return }
     var done = 0
     while done < events.count {
       let count = min(BatchScratch.groupEvents, events.count - done)
+      let places = numbers.map { $0 + done } ?? batch.numbers
       switch mode {
-      case .increment: applyGroup(Increment(), first + done, count, outcomes + done)
-      case .totalNewest: applyGroup(TotalNewest(), first + done, count, outcomes + done)
-      case .totalMax: applyGroup(TotalMax(), first + done, count, outcomes + done)
+      case .increment: applyGroup(Increment(), first + done, count, outcomes + done, places)
+      case .totalNewest: applyGroup(TotalNewest(), first + done, count, outcomes + done, places)
+      case .totalMax: applyGroup(TotalMax(), first + done, count, outcomes + done, places)
       }
       done += count
     }
@@ -57,10 +63,10 @@ extension ShardBoards {
 
   @inline(__always) private func applyGroup<Rule: TotalRule>(
     _ rule: Rule, _ events: UnsafePointer<StepEvent>, _ count: Int,
-    _ outcomes: UnsafeMutablePointer<ApplyOutcome>
+    _ outcomes: UnsafeMutablePointer<ApplyOutcome>, _ numbers: UnsafeMutablePointer<UserNumber>
   ) {
     let table = owner.table
-    let (hashes, numbers, routes) = (batch.hashes, batch.numbers, batch.routes)
+    let (hashes, routes) = (batch.hashes, batch.routes)
     var route: Route?
     for i in 0..<count {
       hashes[i] = table.pointee.hash(events[i].user)

@@ -51,6 +51,9 @@ public final class ShardBoards: @unchecked Sendable {
   /// Users ever counted by the shard.
   public var users: Int { owner.table.pointee.count }
 
+  /// What stands for a user's number where there is none.
+  public static let noUser: UserNumber = UserTable.none
+
   /// The number of a user; nil if the shard has never counted the user.
   ///
   /// - Parameter user: the id.

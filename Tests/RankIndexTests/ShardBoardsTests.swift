@@ -141,6 +141,19 @@ private func steps(_ mode: StepsMode, using random: inout SeededGenerator) -> UI
     #expect(largest.board(.day(today))?.total(at: 0) == 8000)
   }
 
+  @Test("apply tells each event's user number, and none where the user need not be known")
+  func numbers() {
+    let pool = KeyPool((0..<100).map { "user \($0)" })
+    let shard = ShardBoards(mode: .increment, week: false, month: false, all: false)
+    var numbers = [UserNumber](repeating: 0, count: 101)
+    var outcomes = [ApplyOutcome](repeating: .full, count: 101)
+    let events = [event(pool.keys[7], 0)] + pool.keys.map { event($0, 5) }
+    events.withUnsafeBufferPointer { shard.apply($0, outcomes: &outcomes, numbers: &numbers) }
+    #expect(numbers[0] == ShardBoards.noUser)
+    #expect(
+      Array(numbers[1...]) == Array(0..<100) && pool.keys.map { shard.number(of: $0) } == Array(0..<100))
+  }
+
   @Test("at equal times the greater offset is newer; 0 takes the user off the board")
   func newestByOffset() {
     let pool = KeyPool(["w"])
