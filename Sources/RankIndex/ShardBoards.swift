@@ -24,12 +24,10 @@ public final class ShardBoards: @unchecked Sendable {
   let hasWeek: Bool
   let hasMonth: Bool
   let hasAll: Bool
-  var boardsByID: [BoardID: Board] = [:]
+  private var boardsByID: [BoardID: Board] = [:]
   /// Where the events of recent days go, newest use first.
   private var routes: [Route] = []
   let batch: BatchScratch
-  /// The image that is alive.
-  var image: FrozenBoards?
 
   /// An empty shard with a board a day, and others by setting.
   ///
@@ -121,14 +119,9 @@ public final class ShardBoards: @unchecked Sendable {
   /// The memory of a board, which is made if there is none.
   func state(of id: BoardID) -> UnsafeMutablePointer<BoardState> {
     if let board = boardsByID[id] { return board.state }
-    let board = makeBoard(id)
+    let board = Board(id: id, owner: owner, withRegisters: mode == .totalNewest && id.kind == "day")
     boardsByID[id] = board
     return board.state
-  }
-
-  /// An empty board, not yet one of the shard's.
-  func makeBoard(_ id: BoardID) -> Board {
-    Board(id: id, owner: owner, withRegisters: mode == .totalNewest && id.kind == "day")
   }
 }
 

@@ -59,6 +59,8 @@ public enum NewerThing: Hashable, Sendable {
   case version
   case batchKind
   case rowKind
+  /// Why a record was not counted.
+  case reason
   case flags
 }
 
@@ -109,6 +111,7 @@ extension NewerThing {
     case .version: "version"
     case .batchKind: "batch kind"
     case .rowKind: "row kind"
+    case .reason: "reason"
     case .flags: "a set of flags"
     }
   }

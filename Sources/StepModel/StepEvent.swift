@@ -74,7 +74,7 @@
 }
 
 /// Why a record is not counted. The first that holds, in this order, is the one reported.
-public enum RejectReason: UInt8, CaseIterable, Sendable {
+public enum RejectReason: UInt8, CaseIterable, Sendable, BitwiseCopyable {
   /// Not one valid JSON object, checked to its last byte.
   case malformed
   /// One of the four known keys occurs twice.
