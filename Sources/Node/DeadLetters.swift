@@ -81,8 +81,11 @@ public final class DeadLetters: Sendable {
 
   /// A batch of dead letters of one partition, under way to the file.
   public struct Batch: ~Copyable {
-    fileprivate var buffer = ByteWriter(limit: DeadLetters.recordBytesMax, reserved: 4 << 10)
+    // No limit of its own: what it copies is in memory already, a chunk at a time.
+    fileprivate var buffer = ByteWriter(limit: .max >> 1, reserved: 64 << 10)
     fileprivate let place: Place
+    /// The topic's name, at most 255 bytes of it.
+    fileprivate let topic: [UInt8]
     fileprivate let newest: Int64
     fileprivate var last: Int64
 
@@ -97,22 +100,28 @@ public final class DeadLetters: Sendable {
       offset: Int64, timestamp: Int64, reason: RejectReason, payload: UnsafeRawBufferPointer
     ) {
       guard offset > newest else { return }
+      let count = DeadLetters.headBytes + topic.count + payload.count
+      precondition(count - 8 <= DeadLetters.recordBytesMax, "a dead letter of \(count) bytes")
+      guard let record = buffer.extend(by: count) else { preconditionFailure("no room for \(count) bytes") }
       last = offset
-      let start = buffer.count
-      buffer.integer(UInt32(0))
-      buffer.integer(UInt32(0))
-      buffer.integer(place.partition)
-      buffer.integer(offset)
-      buffer.integer(timestamp)
-      buffer.integer(reason.rawValue)
-      buffer.integer(UInt8(truncatingIfNeeded: place.topic.utf8.count))
-      buffer.integer(UInt8(payload.baseAddress == nil ? 0 : 1))
-      buffer.integer(UInt8(0))
-      for byte in place.topic.utf8 { buffer.integer(byte) }
-      buffer.bytes(payload)
-      let body = UnsafeRawBufferPointer(rebasing: buffer.unsafeBytes[(start + 8)...])
-      buffer.patch(UInt32(body.count), at: start)
-      buffer.patch(Checksum.crc32c(body), at: start + 4)
+      func put<T: FixedWidthInteger & BitwiseCopyable>(_ value: T, _ at: Int) {
+        record.storeBytes(of: value.littleEndian, toByteOffset: at, as: T.self)
+      }
+      put(UInt32(truncatingIfNeeded: count - 8), 0)
+      put(place.partition, 8)
+      put(offset, 12)
+      put(timestamp, 20)
+      put(reason.rawValue, 28)
+      put(UInt8(truncatingIfNeeded: topic.count), 29)
+      put(UInt8(payload.baseAddress == nil ? 0 : 1), 30)
+      put(UInt8(0), 31)
+      var end = record + DeadLetters.headBytes
+      topic.withUnsafeBytes {
+        UnsafeMutableRawBufferPointer(start: end, count: $0.count).copyMemory(from: $0)
+      }
+      end += topic.count
+      if let bytes = payload.baseAddress { end.copyMemory(from: bytes, byteCount: payload.count) }
+      put(Checksum.crc32c(UnsafeRawBufferPointer(start: record + 8, count: count - 8)), 4)
     }
   }
 
@@ -155,7 +164,7 @@ public final class DeadLetters: Sendable {
   public func batch(topic: String, partition: Int32) -> Batch {
     let place = Place(topic: topic, partition: partition)
     let newest = state.withLock { $0.newest[place] ?? -1 }
-    return Batch(place: place, newest: newest, last: newest)
+    return Batch(place: place, topic: Array(topic.utf8.prefix(255)), newest: newest, last: newest)
   }
 
   /// Writes a batch to the end of the file in one call. What a failed batch left behind is cut before anything else is

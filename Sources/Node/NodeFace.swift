@@ -35,10 +35,14 @@ struct ShardMeters: Sendable {
     visibleDelay.record(nanoseconds: UInt64(wallMs - newestMs) * 1_000_000)
   }
 
-  /// A record was rejected.
-  func rejected(_ reason: RejectReason) {
-    rejectedTotal.add()
-    reasons[Int(reason.rawValue)].add()
+  /// Records were rejected.
+  ///
+  /// - Parameter counts: how many, by `RejectReason.rawValue`.
+  func rejected(_ counts: [UInt64]) {
+    for (reason, count) in counts.enumerated() where count > 0 {
+      rejectedTotal.add(Int64(clamping: count))
+      reasons[reason].add(Int64(clamping: count))
+    }
   }
 }
 

@@ -65,6 +65,8 @@ final class Shard: @unchecked Sendable {
   private var decoder: StepDecoder
   private var thread: Thread?
   private var reasons = [RejectReason?](repeating: nil, count: chunkCount)
+  /// Rejected records of the chunk, by `RejectReason.rawValue`.
+  private var rejectedHere = [UInt64](repeating: 0, count: RejectReason.allCases.count)
   private let records = UnsafeMutablePointer<Record>.allocate(capacity: chunkCount)
   private let events = UnsafeMutablePointer<StepEvent>.allocate(capacity: chunkCount)
   private let places = UnsafeMutablePointer<Int32>.allocate(capacity: chunkCount)
@@ -195,9 +197,8 @@ final class Shard: @unchecked Sendable {
         }
       }
       if rejectedCount > 0 {
-        for index in 0..<range.count {
-          if let reason = reasons[index] { numbers.rejected[Int(reason.rawValue)] += 1 }
-        }
+        tally(range.count)
+        for reason in rejectedHere.indices { numbers.rejected[reason] += rejectedHere[reason] }
       }
       numbers.watermark = records[range.count - 1].offset + 1
       numbers.clock = clock
@@ -209,13 +210,19 @@ final class Shard: @unchecked Sendable {
     meters.applied(
       counted: numbers.counted - countedBefore, newestMs: numbers.newest, wallMs: self.clock.wall / 1_000_000)
     if rejectedCount > 0 {
-      for index in 0..<range.count {
-        if let reason = reasons[index] { meters.rejected(reason) }
-      }
+      meters.rejected(rejectedHere)
       bury(range.count)
     }
     if boards.users > usersBefore { observer.usersAppeared(self, usersBefore..<boards.users) }
     observer.shardMoved(self)
+  }
+
+  /// Counts the chunk's rejected records by reason.
+  private func tally(_ count: Int) {
+    for reason in rejectedHere.indices { rejectedHere[reason] = 0 }
+    for index in 0..<count {
+      if let reason = reasons[index] { rejectedHere[Int(reason.rawValue)] += 1 }
+    }
   }
 
   /// Writes the chunk's rejected records to the dead-letter file; a disk that refuses stops the shard.

@@ -74,7 +74,7 @@ extension BlockSkiplist {
   mutating func insert(run keys: UnsafeMutablePointer<SortKey>, _ runCount: Int, total: UInt32) {
     var done = 0
     while done < runCount {
-      guard root != BlockSkiplist.none else { return insert(run: keys, done..<runCount, total, at: nil) }
+      guard root != BlockSkiplist.none else { return insert(run: keys, done..<runCount, at: nil) }
       // A separator may have this total from an earlier crowd: the run is inserted in pieces between such.
       let first = Probe(total: total, number: keys[done].number, in: users)
       let (index, next) = leafAndNext(for: first)
@@ -86,9 +86,24 @@ extension BlockSkiplist {
           end += 1
         }
       }
-      insert(run: keys, done..<end, total, at: cut(index, below: total))
+      insert(run: keys, done..<end, at: cut(index, below: total))
       done = end
     }
+  }
+
+  /// Fills an empty list; writes records.
+  ///
+  /// - Parameters:
+  ///   - keys: numbers and descents, in any order; sorted only as far as leaves need it.
+  ///   - keyCount: how many.
+  /// - Complexity: O(n log(n / `runUsers`)).
+  mutating func build(_ keys: UnsafeMutablePointer<SortKey>, _ keyCount: Int) {
+    precondition(root == BlockSkiplist.none, "a list of \(count) users cannot be built anew")
+    guard keyCount > 0 else { return }
+    let sorter = KeySorter(users: users)
+    sorter.fill(keys, keyCount)
+    sorter.selectMultiples(keys, keyCount, piece: BlockSkiplist.runUsers)
+    insert(run: keys, 0..<keyCount, at: nil)
   }
 
   private func isBefore(_ separator: Probe, _ probe: Probe) -> Bool {
@@ -96,15 +111,13 @@ extension BlockSkiplist {
   }
 
   /// Adds part of a run at a border between leaves.
-  private mutating func insert(
-    run keys: UnsafePointer<SortKey>, _ part: Range<Int>, _ total: UInt32, at start: Border?
-  ) {
+  private mutating func insert(run keys: UnsafePointer<SortKey>, _ part: Range<Int>, at start: Border?) {
     var border = start
     var done = part.lowerBound
     while done < part.upperBound {
       let taken = min(BlockSkiplist.runUsers, part.upperBound - done)
       let index = takeLeaf()
-      for i in done..<done + taken { append(keys[i].number, total, to: index) }
+      for i in done..<done + taken { append(keys[i].number, UInt32.max - keys[i].descent, to: index) }
       switch border {
       case nil:
         root = index
@@ -113,35 +126,14 @@ extension BlockSkiplist {
       case .before(let next): attach(index, before: next)
       case .after(let left):
         chain(index, after: left)
-        let separator = Probe(total: total, number: keys[done].number, in: users)
+        let separator = Probe(
+          total: UInt32.max - keys[done].descent, number: keys[done].number, in: users)
         attach(index, after: left, level: 0, separator: separator, added: UInt32(taken))
       }
       count += taken
       border = .after(index)
       done += taken
     }
-  }
-
-  /// Adds a user after everyone in the list; for building from sorted input.
-  ///
-  /// - Complexity: O(1) amortised besides the counts above.
-  mutating func append(last number: UInt32, total: UInt32) {
-    guard lastLeaf != BlockSkiplist.none,
-      Int(leaf(lastLeaf)[BlockSkiplist.countWord]) >= BlockSkiplist.leafMax * 7 / 8
-    else {
-      guard lastLeaf != BlockSkiplist.none else { return insert(number, total: total) }
-      append(number, total, to: lastLeaf)
-      count += 1
-      addUp(lastLeaf, level: 0, 1)
-      return
-    }
-    let index = takeLeaf()
-    append(number, total, to: index)
-    let left = lastLeaf
-    chain(index, after: left)
-    attach(
-      index, after: left, level: 0, separator: Probe(total: total, number: number, in: users), added: 1)
-    count += 1
   }
 
   @inline(__always) func append(_ number: UInt32, _ total: UInt32, to index: UInt32) {

@@ -37,6 +37,8 @@ struct BoardState {
   var beyond = 0
   /// Sum of all totals.
   var totalSteps: UInt64 = 0
+  /// What the image that is alive needs of the writer.
+  var image: UnsafeMutablePointer<BoardImage>?
   /// User numbers below this have records.
   private(set) var numbersEnd = 0
   private var recordRegion: Region
@@ -142,24 +144,6 @@ struct BoardState {
       records[Int(number)] = Record(total: 0, place: 0)
     }
     totalSteps = totalSteps &- UInt64(old.total) &+ UInt64(new)
-    #if DEBUG
-      checkSometimes()
-    #endif
-  }
-
-  /// Adds a user after everyone on the board; for building from rows in order.
-  mutating func append(_ number: UInt32, _ total: UInt32) {
-    dense.shift(from: 0, to: total)
-    if total >= DenseTotals.limit {
-      list.append(last: number, total: total)
-      beyond += 1
-    } else if dense.heads[Int(total)] == DenseTotals.crowd {
-      list.append(last: number, total: total)
-      dense.add(total)
-    } else {
-      enter(number, total)
-    }
-    totalSteps += UInt64(total)
     #if DEBUG
       checkSometimes()
     #endif

@@ -73,6 +73,26 @@ struct Buckets {
     }
   }
 
+  /// Takes the blocks of a bucket of `count` users, 1 or more, all at once.
+  ///
+  /// - Returns: the place of the first user; the others follow as `placeAfter` says.
+  mutating func take(users count: UInt32) -> UInt32 {
+    let first = blocks
+    let taken = (count - 1) / UInt32(Buckets.blockUsers) + 1
+    blocks += taken
+    region.need(Int(blocks) * Buckets.blockWords * 4)
+    for i in 1..<max(1, taken) { words[Int(first + i) * Buckets.blockWords] = first + i - 1 }
+    return first * UInt32(Buckets.blockWords) + 1
+  }
+
+  /// The place after one, in blocks taken all at once.
+  @inline(__always) static func placeAfter(_ place: UInt32) -> UInt32 { place &+ (place & 7 == 7 ? 2 : 1) }
+
+  /// The head of a bucket filled up to before a place.
+  @inline(__always) static func head(before place: UInt32) -> UInt32 {
+    (place &- (place & 7 == 1 ? 2 : 1)) &>> 3
+  }
+
   /// Calls `body` with each user number of a bucket.
   @inline(__always) func forEach(head: UInt32, count: UInt32, _ body: (UInt32) -> Void) {
     var block = head

@@ -60,6 +60,24 @@ struct DenseTotals {
     users &-= 1
   }
 
+  /// Makes sums and `users` from counts that were written directly.
+  ///
+  /// - Complexity: O(`limit`), a few hundred microseconds.
+  mutating func sumUp() {
+    var above: UInt32 = 0
+    for page in stride(from: DenseTotals.pages - 1, through: 0, by: -1) {
+      above4096[page] = above
+      for part in page << 6..<(page + 1) << 6 {
+        var sum: UInt32 = 0
+        for total in part << 6..<(part + 1) << 6 { sum &+= counts[total] }
+        // Totals that nobody has cost no memory: zeroes are not written.
+        if sum != 0 { sums64[part] = sum }
+        above &+= sum
+      }
+    }
+    users = Int(above)
+  }
+
   /// Notes that a user moved from one total to another; 0 and totals from `limit` on count as none.
   @inline(__always) func shift(from old: UInt32, to new: UInt32) {
     let oldPage = old < DenseTotals.limit ? Int(old &>> 12) : 0
@@ -154,6 +172,19 @@ struct DenseTotals {
       total -= 1
     }
     return (UInt32(total), place - Int(left))
+  }
+
+  /// Calls `body` with each total that somebody has, the greatest first, and how many have it.
+  ///
+  /// - Complexity: O(totals), and 8 + 64 + 64 steps at most for each that somebody has.
+  func forEachTotal(_ body: (_ total: Int, _ count: UInt32) -> Void) {
+    var place = 0
+    while place < users {
+      let (total, first) = total(at: place)
+      let count = counts[Int(total)]
+      body(Int(total), count)
+      place = first + Int(count)
+    }
   }
 
   /// Where the count and the head of a total are, for asking for their lines.

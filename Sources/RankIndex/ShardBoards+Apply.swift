@@ -7,6 +7,8 @@
 //   4  see who will move                  -> their records
 //   5  apply, one event after the other
 //
+// While an image is alive (FrozenBoards), what it still needs of the group's users is saved after stage 3.
+//
 // Stages 1, 2 and 4 only ask for memory; what they saw may be stale by stage 5 (the same user twice in a group, a block
 // split), and only speed depends on it.
 internal import CPrefetch
@@ -92,12 +94,19 @@ extension ShardBoards {
       route.forEach { $0.pointee.prefetchPlaces(number, by: change) }
       rule.prefetch(route.daily, number)
     }
+    if image != nil { saveForImage(numbers, count) }
     for i in 0..<count where numbers[i] != UserTable.none {
       let number = numbers[i]
       routes[i].forEach { $0.pointee.prefetchMoved(number) }
     }
     for i in 0..<count {
       outcomes[i] = applyOne(rule, events[i], numbers[i], routes + i)
+    }
+  }
+
+  @inline(never) private func saveForImage(_ numbers: UnsafePointer<UserNumber>, _ count: Int) {
+    for i in 0..<count where numbers[i] != UserTable.none {
+      batch.routes[i].forEach { $0.pointee.image?.pointee.willChange(numbers[i]) }
     }
   }
 

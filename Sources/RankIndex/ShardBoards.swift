@@ -24,10 +24,12 @@ public final class ShardBoards: @unchecked Sendable {
   let hasWeek: Bool
   let hasMonth: Bool
   let hasAll: Bool
-  private var boardsByID: [BoardID: Board] = [:]
+  var boardsByID: [BoardID: Board] = [:]
   /// Where the events of recent days go, newest use first.
   private var routes: [Route] = []
   let batch: BatchScratch
+  /// The image that is alive.
+  var image: FrozenBoards?
 
   /// An empty shard with a board a day, and others by setting.
   ///
@@ -119,9 +121,14 @@ public final class ShardBoards: @unchecked Sendable {
   /// The memory of a board, which is made if there is none.
   func state(of id: BoardID) -> UnsafeMutablePointer<BoardState> {
     if let board = boardsByID[id] { return board.state }
-    let board = Board(id: id, owner: owner, withRegisters: mode == .totalNewest && id.kind == "day")
+    let board = makeBoard(id)
     boardsByID[id] = board
     return board.state
+  }
+
+  /// An empty board, not yet one of the shard's.
+  func makeBoard(_ id: BoardID) -> Board {
+    Board(id: id, owner: owner, withRegisters: mode == .totalNewest && id.kind == "day")
   }
 }
 

@@ -232,9 +232,7 @@ struct UserTable {
   }
 
   @inline(never) private mutating func add(_ key: UserKey, hash: UInt64) -> UInt32 {
-    while subTableUsers[subTable(hash)] >= UserTable.subTableUsersMax {
-      guard split(hash) else { return UserTable.none }
-    }
+    guard makeRoom(hash) else { return UserTable.none }
     let number = store(key)
     guard number != UserTable.none else { return number }
     let sub = subTable(hash)
@@ -242,6 +240,14 @@ struct UserTable {
     subTableUsers[sub] += 1
     count += 1
     return number
+  }
+
+  /// Splits the sub-table a hash falls into until it takes one user more; false if the limits forbid it.
+  @inline(__always) private mutating func makeRoom(_ hash: UInt64) -> Bool {
+    while subTableUsers[subTable(hash)] >= UserTable.subTableUsersMax {
+      guard split(hash) else { return false }
+    }
+    return true
   }
 
   @inline(__always) private func put(_ number: UInt32, hash: UInt64, into sub: Int) {
@@ -265,9 +271,15 @@ struct UserTable {
     // The last number of all has no slot value.
     guard Int(number) < UserTable.usersMax else { return UserTable.none }
     if isUUID { openUUID = number + 1 } else { openText = number + 1 }
+    write(key, at: number)
+    return number
+  }
+
+  /// Writes the id of a number whose segment is there.
+  @inline(__always) private mutating func write(_ key: UserKey, at number: UInt32) {
     guard let text = key.text else {
       ids[Int(number)] = IDWords(first: key.high, second: key.low)
-      return number
+      return
     }
     let second: UInt64
     if key.length <= UserTable.inlineBytesMax {
@@ -281,7 +293,6 @@ struct UserTable {
     ids[Int(number)] = IDWords(
       first: UserTable.word(text, min(8, key.length)).bigEndian,
       second: (second | UInt64(key.length)).bigEndian)
-    return number
   }
 
   /// Splits the sub-table a hash falls into; false if the limits forbid it.
@@ -318,6 +329,75 @@ struct UserTable {
     return true
   }
 
+  // MARK: Restoring
+
+  /// Whether a user has the number.
+  @inline(__always) func isGiven(_ number: UInt64) -> Bool {
+    guard number < UInt64(numbersEnd) else { return false }
+    let kind = kinds[Int(number) >> UserTable.segmentBits]
+    return number < UInt64(kind == IDKind.uuid ? openUUID : openText)
+  }
+
+  /// Makes room in an empty table, so that filling it splits nothing.
+  ///
+  /// - Parameter users: how many will come; only speed depends on it.
+  mutating func reserve(users: Int) {
+    precondition(count == 0, "room is made in an empty table, this one has \(count) users")
+    // Sub-tables between 0.35 and 0.7 full on average, as they are after splits.
+    var bits = 0
+    while users >> bits > UserTable.subTableUsersMax * 7 / 8, 2 << bits <= UserTable.subTablesMax {
+      bits += 1
+    }
+    depth = UInt64(bits)
+    subTables = 1 << bits
+    slotRegion.need(subTables * UserTable.slotsCount * 4)
+    directory.deallocate()
+    directory = .allocate(capacity: subTables)
+    for i in 0..<subTables {
+      directory[i] = UInt32(i)
+      subTableUsers[i] = 0
+      subTableDepth[i] = UInt8(bits)
+    }
+  }
+
+  /// Gives the numbers of the next segment to the users who had them.
+  ///
+  /// - Parameter keys: the ids in the order of their numbers, 1 to a segment full, all UUIDs or none.
+  /// - Throws: `RestoreError`; the table is good for nothing then.
+  mutating func restore(segment keys: UnsafeBufferPointer<UserKey>) throws(RestoreError) {
+    let first = numbersEnd
+    let isUUID = keys.first?.text == nil
+    let open = isUUID ? openUUID : openText
+    guard (1...1 << UserTable.segmentBits).contains(keys.count), open & (1 << UserTable.segmentBits - 1) == 0
+    else { throw .unordered(UInt32(first)) }
+    guard first + 1 << UserTable.segmentBits <= UserTable.usersMax + 1,
+      first + keys.count <= UserTable.usersMax
+    else { throw .full }
+    kinds[first >> UserTable.segmentBits] = isUUID ? IDKind.uuid : IDKind.text
+    numbersEnd += 1 << UserTable.segmentBits
+    idRegion.need(numbersEnd * 16)
+    var done = 0
+    while done < keys.count {
+      let group = min(BatchScratch.groupEvents, keys.count - done)
+      for i in done..<done + group {
+        guard (keys[i].text == nil) == isUUID else { throw .unordered(UInt32(first + i)) }
+        write(keys[i], at: UInt32(first + i))
+        prefetchSlot(hash(keys[i]))
+      }
+      for i in done..<done + group {
+        let hash = hash(keys[i])
+        if find(keys[i], hash: hash) != UserTable.none { throw .repeated(UInt32(first + i)) }
+        guard makeRoom(hash) else { throw .full }
+        let sub = subTable(hash)
+        put(UInt32(first + i), hash: hash, into: sub)
+        subTableUsers[sub] += 1
+      }
+      done += group
+    }
+    count += keys.count
+    if isUUID { openUUID = UInt32(first + keys.count) } else { openText = UInt32(first + keys.count) }
+  }
+
   private mutating func doubleDirectory() {
     let size = 1 << Int(depth)
     let doubled = UnsafeMutablePointer<UInt32>.allocate(capacity: size * 2)
@@ -334,10 +414,22 @@ struct UserTable {
 
   /// The bytes of a text id; good for the table's life.
   @inline(__always) func text(_ number: UInt32) -> (start: UnsafePointer<UInt8>, count: Int) {
-    let raw = UnsafeRawPointer(ids + Int(number))
-    let second = UInt64(bigEndian: ids[Int(number)].second)
+    UserTable.text(UnsafeRawPointer(ids + Int(number)), arena: arena.base)
+  }
+
+  /// The bytes of a text id, given where its 16 bytes are.
+  @inline(__always) static func text(
+    _ raw: UnsafeRawPointer, arena: UnsafeRawPointer
+  ) -> (start: UnsafePointer<UInt8>, count: Int) {
+    let second = UInt64(bigEndian: raw.load(fromByteOffset: 8, as: UInt64.self))
     let count = Int(second & 0xFF)
-    let start = count <= UserTable.inlineBytesMax ? raw : UnsafeRawPointer(arena.base) + Int(second >> 8)
+    let start = count <= UserTable.inlineBytesMax ? raw : arena + Int(second >> 8)
     return (start.assumingMemoryBound(to: UInt8.self), count)
   }
+
+  /// Where the ids longer than 15 bytes are.
+  var arenaStart: UnsafeRawPointer { UnsafeRawPointer(arena.base) }
+
+  /// One more than the greatest number with ids of a kind; 0 if there is none.
+  func end(of kind: UInt8) -> Int { Int(kind == IDKind.uuid ? openUUID : openText) }
 }

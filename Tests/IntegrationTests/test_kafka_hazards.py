@@ -230,33 +230,48 @@ def reasons(count):
     return expected
 
 
+# Processor time of all poison to that of all good records, at most.
+POISON_COST_MAX = 2.0
+
+
 @test("poison among good records and nothing but poison: dead letters by reason, at half the usual rate or better")
 def poisoned():
     broker.up()
-    count, good = 200_000, [record(f"user-{n % 5000:05}", n % 90) for n in range(200_000)]
-    seconds = {}
+    count = 600_000
+    good = [record(f"user-{n % 5000:05}", n % 90) for n in range(count)]
+    # Records by share of bad ones; the idle node has an empty topic, and costs what a start costs.
+    topics = {"idle": (broker.topic(), [], [], 0)}
     for share in (0, 1, 100):
-        topic = broker.topic()
         bad = count * share // 100
         step = count // bad if bad else 0
         payloads = list(good)
         for index, payload in enumerate(poison(bad)):
             payloads[index * step] = payload
+        topic = broker.topic()
         broker.produce(topic, payloads)
-        with broker.node(topic) as running:
-            running.until_caught_up(120)
-            seconds[share] = running.cpu_seconds()
-            expect(counts(running) == (count - bad, reasons(bad)), share, "%:", counts(running))
-            if share == 1:
-                letters = running.json("deadletter", "ls")["records"]
-                expect(len(letters) == bad, len(letters))
-                expect([letter["offset"] for letter in letters] == [n * step for n in range(bad)], "offsets differ")
-                expect(all(letter["reason"] == POISON[n % len(POISON)][1] and letter["bytes"] == len(payloads[n * step])
-                           for n, letter in enumerate(letters)), "reasons or lengths differ")
-    told = ", ".join(f"{share} %: {used:.2f} s of CPU" for share, used in seconds.items())
-    # Processor time, not time on the wall, so that a busy machine does not decide.
+        topics[share] = topic, payloads, range(0, count, step or count)[:bad], bad
+
+    # Processor time, not time on the wall, so that a busy machine does not decide; the least of three, taken in turns, so
+    # that neither does one bad moment.
+    used = {share: [] for share in topics}
+    for turn in range(3):
+        for share, (topic, payloads, places, bad) in topics.items():
+            with broker.node(topic) as running:
+                running.until_caught_up(120)
+                used[share].append(running.cpu_seconds())
+                expect(counts(running) == (len(payloads) - bad, reasons(bad)), share, "%:", counts(running))
+                if share == 1 and turn == 0:
+                    letters = running.json("deadletter", "ls")["records"]
+                    expect(len(letters) == bad, len(letters))
+                    expect([letter["offset"] for letter in letters] == list(places), "offsets differ")
+                    expect(all(letter["reason"] == POISON[n % len(POISON)][1] and letter["bytes"] == len(payloads[place])
+                               for n, (letter, place) in enumerate(zip(letters, places))), "reasons or lengths differ")
+    start = min(used.pop("idle"))
+    seconds = {share: min(turns) - start for share, turns in used.items()}
+    told = f"start {start:.2f} s of CPU, on top of it " + ", ".join(
+        f"{share} %: {each:.2f} s" for share, each in seconds.items()) + f", {seconds[100] / seconds[0]:.2f} x"
     for share in (1, 100):
-        expect(seconds[share] <= 2 * seconds[0] + 0.05, told)
+        expect(seconds[share] <= POISON_COST_MAX * seconds[0], told)
     return told
 
 

@@ -3,17 +3,17 @@ import StepModel
 import TestSupport
 import Testing
 
-private let modes: [StepsMode] = [.increment, .totalNewest, .totalMax]
-private let today = Day(number: 20_781)
+let modes: [StepsMode] = [.increment, .totalNewest, .totalMax]
+let today = Day(number: 20_781)
 
-private func event(_ user: UserKey, _ steps: UInt32, day: Day = today, at time: Int64 = 0, offset: Int64 = 0)
+func event(_ user: UserKey, _ steps: UInt32, day: Day = today, at time: Int64 = 0, offset: Int64 = 0)
   -> StepEvent
 {
   StepEvent(user: user, offset: offset, timeOfDay: time, steps: steps, day: day)
 }
 
 /// Steps that make ties and crowds, cross the border of the dense totals, and overflow now and then.
-private func steps(_ mode: StepsMode, using random: inout SeededGenerator) -> UInt32 {
+func steps(_ mode: StepsMode, using random: inout SeededGenerator) -> UInt32 {
   switch UInt8.random(in: 0..<40, using: &random) {
   case 0: UInt32.max - UInt32.random(in: 0...2, using: &random)
   case 1: 1 << 31
@@ -202,50 +202,6 @@ private func steps(_ mode: StepsMode, using random: inout SeededGenerator) -> UI
     _ = shard.apply([event(pool.keys[0], 2, day: Day(number: today.number + 1))])
     #expect(shard.board(.all)?.total(at: 0) == 7)
     #expect(shard.boards.count == 2)
-  }
-
-  @Test("a board built from its own rows answers alike and goes on alike", arguments: Seed.some(5))
-  func build(seed: Seed) throws {
-    var random = seed.random
-    let pool = KeyPool.mixed(120, using: &random)
-    let original = ShardBoards(mode: .increment, week: false, month: false, all: false)
-    let limit: UInt32 = 1 << 20
-    _ = original.apply(
-      pool.keys.map {
-        event($0, [1, 1, 1, 2, 7, limit - 1, limit, limit + 9].randomElement(using: &random) ?? 1)
-      })
-    guard let board = original.board(.day(today)) else { Issue.record("no board"); return }
-    let keys = Dictionary(uniqueKeysWithValues: zip(pool.texts, pool.keys))
-    let input = rows(board, page: 50).compactMap { row in
-      keys[row.user].map { BuildRow(user: $0, total: UInt32(row.total)) }
-    }
-    let copy = ShardBoards(mode: .increment, week: false, month: false, all: false)
-    let room = UnsafeMutableBufferPointer<BuildRow>.allocate(capacity: input.count)
-    defer { room.deallocate() }
-    _ = room.initialize(from: input)
-    try copy.build(.day(today), from: UnsafeBufferPointer(room))
-    for shard in [original, copy] { _ = shard.apply(pool.keys.prefix(60).map { event($0, 1) }) }
-    guard let twin = copy.board(.day(today)) else { Issue.record("no twin"); return }
-    #expect(rows(twin, page: 9).map(\.user) == rows(board, page: 8).map(\.user))
-    #expect(rows(twin, page: 9).map(\.total) == rows(board, page: 8).map(\.total))
-  }
-
-  @Test("rows out of order build no board")
-  func buildUnordered() {
-    let pool = KeyPool(["a", "b"])
-    let inputs: [[(Int, UInt32)]] = [
-      [(0, 5), (1, 6)], [(1, 5), (0, 5)], [(0, 5), (0, 5)], [(0, 5), (0, 4)], [(0, 5), (1, 0)],
-    ]
-    for input in inputs {
-      let shard = ShardBoards(mode: .increment, week: false, month: false, all: false)
-      let room = UnsafeMutableBufferPointer<BuildRow>.allocate(capacity: input.count)
-      defer { room.deallocate() }
-      _ = room.initialize(from: input.map { BuildRow(user: pool.keys[$0.0], total: $0.1) })
-      var refused: BuildError?
-      do { try shard.build(.all, from: UnsafeBufferPointer(room)) } catch { refused = error }
-      #expect(refused == .unordered(row: 1))
-      #expect(shard.boards.isEmpty)
-    }
   }
 
   @Test("a board higher than eight levels counts right", arguments: [true, false])

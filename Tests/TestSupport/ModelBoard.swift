@@ -47,7 +47,11 @@ public struct ModelShard: Sendable {
     [.day(day), .week(monday: day.monday), .month(day.month), .all].filter { periods.contains($0.kind) }
   }
 
-  public mutating func drop(_ id: BoardID) { boards[id] = nil }
+  /// Forgets a board, and a day's newest reports with it.
+  public mutating func drop(_ id: BoardID) {
+    boards[id] = nil
+    if case .day(let day) = id { registers = registers.filter { !$0.key.hasPrefix("\(day) ") } }
+  }
 
   public mutating func apply(_ user: String, _ event: StepEvent) -> Outcome {
     let old = boards[.day(event.day)]?.total(user) ?? 0
