@@ -280,6 +280,32 @@ def check_errors(tally, client, board):
     tally.equal("200 requests at once", sorted(client.receive()["id"] for _ in idents), idents)
 
 
+def check_admin(tally, client, status):
+    for row in status["shards"]:
+        watermark, (durable, snapshot, sealed, done, total) = row[3], row[11:16]
+        name = f"partition {row[0]}: "
+        tally.check(name + "what is durable is applied", -1 <= durable <= watermark, (durable, watermark))
+        tally.check(name + "a snapshot is durable, and so is what is sealed", -1 <= max(snapshot, sealed) <= max(durable, -1),
+                    (snapshot, sealed, durable))
+        tally.check(name + "restored of all to restore", done <= total, (done, total))
+    for name, verb, partition, error in (
+        ("verb 0", 0, -1, "unsupported"), ("verb 5", 5, -1, "unsupported"), ("accept-gap of all", 3, -1, "unknown_partition"),
+        ("partition -2", 1, -2, "unknown_partition"), ("a partition that is not there", 1, 2**31 - 1, "unknown_partition"),
+    ):
+        data = struct.pack("<IBBHIBi", 13, 13, 0, 0, 7_000_009, verb, partition)
+        tally.equal(f"ADMIN, {name}", error_of(client, data), (7_000_009, error))
+    for verb in ("snapshot", "seal"):
+        try:
+            tally.check(f"ADMIN {verb} says what happens", client.admin(verb)["text"])
+        except rms.Refused as error:
+            tally.equal(f"ADMIN {verb}, refused", error.name, "not_possible")
+            tally.check(f"ADMIN {verb}, refused with a reason", error.text)
+    for letter in client.deadletters()[:50]:
+        value = client.value(letter)
+        tally.check("a dead letter's value is whole and begins as its page says",
+                    value is None if letter[6] is None else len(value) == letter[6] and value.hex().startswith(letter[7]))
+
+
 def stranger(address, data):
     """What a server answers to a connection that begins with `data`, and whether it closes."""
     with socket.create_connection(address, timeout=5) as peer:
@@ -320,6 +346,7 @@ def check_live(tally, address):
         boards = client.boards()["boards"]
         for entry in boards[-3:]:
             check_board(tally, client, entry[0])
+        check_admin(tally, client, status)
         today = client.summary()
         tally.check("today is resolved to a day", re.fullmatch(r"\d{4}-\d\d-\d\d", today["board"]))
         check_errors(tally, client, boards[-1][0] if boards else "today")

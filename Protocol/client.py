@@ -18,19 +18,20 @@ FRAME_OUT_MAX = 1_048_576
 HELLO_MAX = 4_096
 
 KINDS = {"hello": 1, "ping": 2, "top": 3, "rank": 4, "around": 5, "compare": 6, "summary": 7, "boards": 8, "status": 9,
-         "deadletters": 16}
+         "admin": 13, "deadletters": 14}
 KIND_NAMES = {number: name for name, number in KINDS.items()}
-RESERVED_KINDS = range(10, 16)
+RESERVED_KINDS = range(10, 13)
 UNASKED_KINDS = range(192, 255)
 ERRORS = {
     1: "malformed", 2: "unknown_kind", 3: "unsupported_version", 4: "hello_first", 5: "duplicate_id",
     6: "too_many_in_flight", 7: "frame_size", 8: "limit_out_of_bounds", 9: "no_such_board", 10: "bad_user",
     11: "deadline_exceeded", 12: "at_least_timeout", 13: "overloaded", 14: "draining", 15: "internal",
     16: "not_allowed", 17: "foreign", 18: "unknown_partition", 19: "unsupported", 20: "reserved_bits", 21: "idle",
-    22: "too_many_connections",
+    22: "too_many_connections", 23: "not_possible",
 }
 REASONS = ["malformed", "repeated", "missing", "type", "user", "steps", "time", "future", "late", "overflow"]
 BOARD_STATES = ["live", "closed", "standing"]
+VERBS = {"snapshot": 1, "seal": 2, "accept-gap": 3, "adopt": 4}
 RUN_STATES = ["starting", "restoring", "catching-up", "serving", "draining", "stopped"]
 EPOCH = datetime.date(1970, 1, 1).toordinal()
 I64_MIN, I64_MAX, U64_MAX = -(2**63), 2**63 - 1, 2**64 - 1
@@ -163,6 +164,22 @@ class Word:
         return self.words[number]
 
 
+class Verb:
+    """An order to the node."""
+
+    @staticmethod
+    def write(value, out):
+        U8.write(VERBS[value], out)
+
+    @staticmethod
+    def read(reader):
+        number = U8.read(reader)
+        for word, verb in VERBS.items():
+            if verb == number:
+                return word
+        raise ProtocolError("unsupported", f"no verb is {number}")
+
+
 class Nullable:
     """A number of which one value means that there is none."""
 
@@ -197,12 +214,12 @@ class Hexadecimal:
     @staticmethod
     def write(value, out):
         data = bytes.fromhex(value)
-        U16.write(len(data), out)
+        U32.write(len(data), out)
         out += data
 
     @staticmethod
     def read(reader):
-        return reader.take(U16.read(reader)).hex()
+        return reader.take(U32.read(reader)).hex()
 
 
 class List:
@@ -257,7 +274,8 @@ REQUESTS = {
     "summary": [("board", BOARD), ("quantiles", List(Bounded("B", 0, 255), Bounded("B", 1, 100)))],
     "boards": [],
     "status": [],
-    "deadletters": [("position", U64), ("limit", Bounded("I", 1, 200))],
+    "deadletters": [("position", U64), ("limit", Bounded("I", 1, 200)), ("skip", U32)],
+    "admin": [("verb", Verb()), ("partition", Nullable(I32, -1))],
 }
 ANSWERS = {
     "hello": [
@@ -280,13 +298,14 @@ ANSWERS = {
     "status": [
         ("node", TEXT8), ("cluster", TEXT8), ("software", TEXT8), ("state", Word(RUN_STATES)), ("uptime_ms", U64),
         ("shards", List(U16, Sized(Row(
-            U32, Word(RUN_STATES), TEXT8, I64, I64, I64, U64, List(U8, U64), U64, I64, U64)))),
+            U32, Word(RUN_STATES), TEXT8, I64, I64, I64, U64, List(U8, U64), U64, I64, U64, I64, I64, I64, U64, U64)))),
         ("counters", List(U16, Row(TEXT8, U64))), ("problem", TEXT16),
     ],
     "deadletters": [
         ("next", U64),
-        ("letters", List(U16, Row(TEXT8, U32, I64, I64, Word(REASONS), Nullable(U32, 2**32 - 1), Hexadecimal()))),
+        ("letters", List(U16, Row(U64, TEXT8, U32, I64, I64, Word(REASONS), Nullable(U32, 2**32 - 1), Hexadecimal()))),
     ],
+    "admin": [("text", TEXT16)],
     "error": [("code", U16), ("retryable", U8), ("text", TEXT16)],
 }
 
@@ -395,6 +414,10 @@ def decode_request(data, first=False):
             raise ProtocolError("malformed", f"TOP from {start}")
     if len(message.get("quantiles", [])) > 100:
         raise ProtocolError("limit_out_of_bounds", "over 100 quantiles")
+    if message["kind"] == "admin":
+        least = 0 if message["verb"] == "accept-gap" else -1
+        if (-1 if message["partition"] is None else message["partition"]) < least:
+            raise ProtocolError("unknown_partition", f"partition {message['partition']}")
     if reader.left():
         raise ProtocolError("malformed", f"{reader.left()} bytes left over")
     return message
@@ -545,11 +568,23 @@ class Client:
         """All records that were not counted, page by page."""
         position, letters = 0, []
         while True:
-            page = self.ask({"kind": "deadletters", "position": position, "limit": 200}, **prefix)
+            page = self.ask({"kind": "deadletters", "position": position, "limit": 200, "skip": 0}, **prefix)
             if not page["letters"]:
                 return letters
             letters += page["letters"]
             position = page["next"]
+
+    def value(self, letter, **prefix):
+        """The value of a record that was not counted, every byte of it; None for a null one."""
+        position, length, part = letter[0], letter[6], bytes.fromhex(letter[7])
+        while length is not None and len(part) < length:
+            request = {"kind": "deadletters", "position": position, "limit": 1, "skip": len(part)}
+            part += bytes.fromhex(self.ask(request, **prefix)["letters"][0][7])
+        return None if length is None else part
+
+    def admin(self, verb, partition=None, **prefix):
+        """Orders the node; its sentence. The effect shows in STATUS."""
+        return self.ask({"kind": "admin", "verb": verb, "partition": partition}, **prefix)
 
     def status(self, **prefix):
         return self.ask({"kind": "status"}, **prefix)
@@ -617,7 +652,7 @@ def shown(answer, user=None):
         result = {name: answer[name] for name in ("node", "cluster", "software", "state", "uptime_ms")}
         names = (
             "partition", "state", "reason", "watermark", "end_offset", "lag", "counted", "rejected", "superseded",
-            "shard_clock_ms", "users",
+            "shard_clock_ms", "users", "durable", "snapshot", "sealed", "restored_bytes", "restore_bytes",
         )
         result["shards"] = []
         for row in answer["shards"]:
@@ -676,6 +711,9 @@ def arguments():
             command.add_argument("--all", action="store_true", help="every row, page after page")
         if verb == "around":
             command.add_argument("-k", type=int, default=5)
+        if verb == "admin":
+            command.add_argument("order", choices=VERBS)
+            command.add_argument("--partition", type=int)
         if verb == "summary":
             command.add_argument("--quantiles", type=int, nargs="*", default=[10, 25, 50, 75, 90, 99])
     return parser.parse_args()
@@ -700,6 +738,8 @@ def run(options):
             return shown(client.compare(options.users, options.board, **prefix))
         if options.verb == "summary":
             return shown(client.summary(options.board, options.quantiles, **prefix))
+        if options.verb == "admin":
+            return shown(client.admin(options.order, options.partition, **prefix))
         return shown(getattr(client, options.verb)(**prefix))
 
 

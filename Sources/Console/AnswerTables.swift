@@ -50,17 +50,26 @@ extension Table {
 
   public init(status answer: StatusAnswer) {
     self.init([
-      "#partition", "state", "#watermark", "#end", "#lag", "#counted", "#rejected", "#users", "reason",
+      "#partition", "state", "#watermark", "#end", "#lag", "#counted", "#rejected", "#users",
+      "#unsynced", "#snapshot", "reason",
     ])
     rows = answer.shards.map { shard in
-      [
-        "\(shard.partition)", shard.state.name, "\(shard.watermark)",
-        shard.endOffset < 0 ? "-" : "\(shard.endOffset)",
-        shard.lag < 0 ? "-" : "\(shard.lag)", "\(shard.counted)", "\(shard.rejected.reduce(0, +))",
-        "\(shard.users)",
-        shard.reason,
-      ]
+      let behind = shard.durable < 0 ? -1 : max(0, shard.watermark - shard.durable)
+      let numbers = [shard.watermark, shard.endOffset, shard.lag].map(Table.known)
+      let counts = [shard.counted, shard.rejected.reduce(0, +), shard.users].map { "\($0)" }
+      return ["\(shard.partition)", Table.state(shard)] + numbers + counts
+        + [Table.known(behind), Table.known(shard.snapshot), shard.reason]
     }
+  }
+
+  /// A number, or `-` for one that is not known.
+  private static func known(_ number: Int64) -> String { number < 0 ? "-" : "\(number)" }
+
+  /// The state's word, and how much of a restore is done, rounded down.
+  private static func state(_ shard: ShardStatus) -> String {
+    guard shard.restoreBytes > 0 else { return shard.state.name }
+    let done = Double(min(shard.restoredBytes, shard.restoreBytes)) / Double(shard.restoreBytes)
+    return "\(shard.state.name) \(Int(done * 100)) %"
   }
 
   private static func percent(_ value: Double) -> String {

@@ -111,7 +111,8 @@ final class Answerer: @unchecked Sendable {
     case .summary(let board, let quantiles): summary(id, board, quantiles, &out)
     case .boards: ResponseWriter.boards(id: id, boardsAnswer(), into: &out)
     case .status: ResponseWriter.status(id: id, node.status(source), into: &out)
-    case .deadLetters(let position, let limit): deadLetters(id, position, limit, &out)
+    case .deadLetters(let position, let limit, let skip): deadLetters(id, position, limit, skip, &out)
+    case .admin(let verb, let partition): order(id, verb, partition, &out)
     }
     return .answered
   }
@@ -223,22 +224,41 @@ final class Answerer: @unchecked Sendable {
   }
 
   /// Reads a file, so the gates are left first: no shard waits for a disk. The request is alone in its batch.
-  private func deadLetters(_ id: UInt32, _ position: UInt64, _ limit: Int, _ out: inout ByteWriter) {
+  private func deadLetters(
+    _ id: UInt32, _ position: UInt64, _ limit: Int, _ skip: Int, _ out: inout ByteWriter
+  ) {
     leave()
+    let bytesMax = limit == 1 ? Limits.deadLetterPartBytesMax : Limits.deadLetterBytesMax
     do throws(DeadLetterError) {
       let page = try node.deadLetters.read(from: Int(clamping: position), limit: limit)
       let answer = DeadLettersAnswer(
         letters: page.letters.map { letter in
           DeadLettersAnswer.Letter(
-            topic: letter.topic, partition: UInt32(letter.partition), offset: letter.offset,
-            timestamp: letter.timestamp,
-            reason: letter.reason, bytes: letter.payload.map { UInt32(clamping: $0.count) },
-            beginning: Array((letter.payload ?? []).prefix(Limits.deadLetterBytesMax)))
+            position: UInt64(letter.position), topic: letter.topic, partition: UInt32(letter.partition),
+            offset: letter.offset, timestamp: letter.timestamp, reason: letter.reason,
+            bytes: letter.payload.map { UInt32(clamping: $0.count) },
+            part: Array((letter.payload ?? []).dropFirst(skip).prefix(bytesMax)))
         }, next: UInt64(page.next))
       ResponseWriter.deadLetters(id: id, answer, into: &out)
     } catch {
       ResponseWriter.error(
         id: id, code: .serverError, text: "the dead-letter file cannot be read: \(error)", into: &out)
+    }
+  }
+
+  /// The node's desk is asked outside the gates: it may need a shard's own turn.
+  private func order(_ id: UInt32, _ verb: AdminVerb, _ partition: UInt32?, _ out: inout ByteWriter) {
+    let partitions = source.partitions
+    leave()
+    if let partition, partitions > 0, partition >= partitions {
+      return ResponseWriter.refusal(
+        id: id, Refusal(.unknownPartition, "the topic has no such partition"), into: &out)
+    }
+    do throws(AdminRefusal) {
+      let text = try node.desk.order(verb, partition: partition.map { Int32(clamping: $0) })
+      ResponseWriter.admin(id: id, AdminAnswer(text: text), into: &out)
+    } catch {
+      ResponseWriter.error(id: id, code: error.code, text: error.text, into: &out)
     }
   }
 

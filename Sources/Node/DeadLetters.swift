@@ -25,6 +25,8 @@ import Synchronization
 
 /// One record that was not counted.
 public struct DeadLetter: Equatable, Sendable {
+  /// Byte of the file at which the record begins.
+  public let position: Int
   public let topic: String
   public let partition: Int32
   public let offset: Int64
@@ -35,8 +37,10 @@ public struct DeadLetter: Equatable, Sendable {
   public let payload: [UInt8]?
 
   public init(
-    topic: String, partition: Int32, offset: Int64, timestamp: Int64, reason: RejectReason, payload: [UInt8]?
+    position: Int, topic: String, partition: Int32, offset: Int64, timestamp: Int64, reason: RejectReason,
+    payload: [UInt8]?
   ) {
+    self.position = position
     self.topic = topic
     self.partition = partition
     self.offset = offset
@@ -141,9 +145,10 @@ public final class DeadLetters: Sendable {
     var whole = 0
     let size: Int
     do throws(SystemError) { size = try file.bytesCount() } catch { throw .disk(error) }
-    try DeadLetters.scan(file, from: 0, until: size, limit: .max) { letter, end in
+    try DeadLetters.scan(file, from: 0, until: size) { letter, end in
       newest[Place(topic: letter.topic, partition: letter.partition)] = letter.offset
       whole = end
+      return true
     }
     tornBytes = size - whole
     if tornBytes > 0 {
@@ -194,33 +199,43 @@ public final class DeadLetters: Sendable {
   /// Reads records from a place in the file.
   ///
   /// - Parameters:
-  ///   - position: 0, or the position that an earlier call returned.
+  ///   - position: 0, the position of a record, or the one that an earlier call returned.
   ///   - limit: most records to return, 1 or more.
-  /// - Returns: records in the order of the file, and where to go on; no records at the end.
+  /// - Returns: records in the order of the file, and where to go on; no records at the end. Fewer than the limit, but
+  ///   one, where they are long: so that what is returned stays within `pageBytesMax`.
   /// - Throws: `damaged` if the bytes there are no record, `disk` if the disk refuses.
   public func read(
     from position: Int, limit: Int
   ) throws(DeadLetterError) -> (letters: [DeadLetter], next: Int) {
+    try DeadLetters.page(file, from: position, until: state.withLock { $0.end }, limit: limit)
+  }
+
+  /// Bytes of values after which a page takes no further record.
+  static let pageBytesMax = 4 << 20
+
+  fileprivate static func page(
+    _ file: borrowing File, from position: Int, until end: Int, limit: Int
+  ) throws(DeadLetterError) -> (letters: [DeadLetter], next: Int) {
     var letters: [DeadLetter] = []
     var next = position
-    let end = state.withLock { $0.end }
-    try DeadLetters.scan(file, from: position, until: end, limit: limit) { letter, end in
+    var bytes = 0
+    try scan(file, from: position, until: end) { letter, end in
       letters.append(letter)
+      bytes += letter.payload?.count ?? 0
       next = end
+      return letters.count < limit && bytes < pageBytesMax
     }
     return (letters, next)
   }
 
-  /// Walks whole records; stops at the end, or at a tail that is no whole record.
+  /// Walks whole records; stops at the end, at a tail that is no whole record, or where `found` says so.
   private static func scan(
-    _ file: borrowing File, from position: Int, until end: Int, limit: Int,
-    _ found: (DeadLetter, _ end: Int) -> Void
+    _ file: borrowing File, from position: Int, until end: Int, _ found: (DeadLetter, _ end: Int) -> Bool
   ) throws(DeadLetterError) {
     var window = try read(file, at: position, bytes: min(windowBytes, max(0, end - position)))
     var place = position
     var start = 0
-    var left = limit
-    while left > 0 {
+    while true {
       var whole = length(window, start)
       if whole.map({ $0 > window.count - start }) ?? true, start > 0 || window.count == windowBytes {
         window = try read(file, at: place, bytes: min(max(windowBytes, whole ?? 0), max(0, end - place)))
@@ -229,7 +244,7 @@ public final class DeadLetters: Sendable {
       }
       guard let whole, whole <= window.count else { return }
       let letter = window.withUnsafeBytes {
-        decode(UnsafeRawBufferPointer(rebasing: $0[start..<(start + whole)]))
+        decode(UnsafeRawBufferPointer(rebasing: $0[start..<(start + whole)]), at: place)
       }
       guard let letter else {
         if place + whole >= end { return }
@@ -237,8 +252,7 @@ public final class DeadLetters: Sendable {
       }
       start += whole
       place += whole
-      left -= 1
-      found(letter, place)
+      guard found(letter, place) else { return }
     }
   }
 
@@ -276,7 +290,7 @@ public final class DeadLetters: Sendable {
   }
 
   /// One whole record; nil if it does not match its checksum or its own lengths.
-  private static func decode(_ record: UnsafeRawBufferPointer) -> DeadLetter? {
+  private static func decode(_ record: UnsafeRawBufferPointer, at place: Int) -> DeadLetter? {
     var reader = ByteReader(record)
     do throws(ByteError) {
       let length = try reader.integer(UInt32.self)
@@ -294,8 +308,45 @@ public final class DeadLetters: Sendable {
       let topic = String(decoding: try reader.bytes(Int(topicBytes)), as: UTF8.self)
       let payload = Array(reader.rest())
       return DeadLetter(
-        topic: topic, partition: partition, offset: offset, timestamp: timestamp, reason: reason,
-        payload: hasPayload == 1 ? payload : nil)
+        position: place, topic: topic, partition: partition, offset: offset, timestamp: timestamp,
+        reason: reason, payload: hasPayload == 1 ? payload : nil)
     } catch { return nil }
+  }
+}
+
+/// The dead-letter file of a data folder, read without its node: also while the node writes it. Opens for reading alone
+/// and cuts nothing.
+public struct DeadLetterReader: ~Copyable, Sendable {
+  private let file: File
+  private let size: Int
+
+  /// Opens the file as long as it is now.
+  ///
+  /// - Parameters:
+  ///   - folder: a node's data folder.
+  ///   - files: the file system.
+  /// - Throws: `disk` if there is no such file, or it cannot be read.
+  public init(folder: String, files: Files = Files()) throws(DeadLetterError) {
+    let file: File
+    do throws(SystemError) { file = try files.open(DeadLetters.path(folder), .read) } catch {
+      throw .disk(error)
+    }
+    let size: Int
+    do throws(SystemError) { size = try file.bytesCount() } catch { throw .disk(error) }
+    self.file = file
+    self.size = size
+  }
+
+  /// Reads records as `DeadLetters.read` does; bytes at the end that are no whole record are not there yet.
+  ///
+  /// - Parameters:
+  ///   - position: 0, or a position that an earlier call returned.
+  ///   - limit: most records to return, 1 or more.
+  /// - Returns: records in the order of the file, and where to go on; no records at the end.
+  /// - Throws: `damaged` if the bytes there are no record, `disk` if the disk refuses.
+  public borrowing func read(
+    from position: Int, limit: Int
+  ) throws(DeadLetterError) -> (letters: [DeadLetter], next: Int) {
+    try DeadLetters.page(file, from: position, until: size, limit: limit)
   }
 }

@@ -10,6 +10,7 @@ final class NodeFacts: Sendable {
   let settings: Settings
   let cluster: ClusterSettings
   let shards = ShardSet()
+  let desk = AdminDesk()
   let deadLetters: DeadLetters
   let metrics: Metrics
   let diagnostics: Diagnostics

@@ -51,6 +51,8 @@ public struct ErrorCode: RawRepresentable, Hashable, Sendable, BitwiseCopyable {
   public static let idle = ErrorCode(rawValue: 21)
   /// The server has as many connections as it takes, in all or from this address.
   public static let tooManyConnections = ErrorCode(rawValue: 22)
+  /// The node, or the shard, is in no state to carry the order out; the text says why.
+  public static let notPossible = ErrorCode(rawValue: 23)
 
   /// A row of the table.
   public struct Row: Sendable {
@@ -100,6 +102,7 @@ public struct ErrorCode: RawRepresentable, Hashable, Sendable, BitwiseCopyable {
     row(
       .tooManyConnections, "too_many_connections", retryable: true, closes: true,
       "the server has as many connections as it takes, in all or from this address"),
+    row(.notPossible, "not_possible", "the node or the shard is in no state to do this; the text says why"),
   ]
 
   /// The code's row; nil for a number of a later version.

@@ -22,10 +22,9 @@ public enum Kind: UInt8, CaseIterable, Sendable {
   case history = 10
   case subscribe = 11
   case topology = 12
-  case drain = 13
-  case seal = 14
-  case snapshot = 15
-  case deadLetters = 16
+  /// An order to the node, from who may administer it.
+  case admin = 13
+  case deadLetters = 14
 
   /// Added to a request's kind in its answer.
   public static let answerBit: UInt8 = 0x80

@@ -37,6 +37,8 @@ public enum Limits {
   public static let deadLettersMax = 200
   /// Bytes of a dead letter that travel in DEADLETTERS; longer ones are cut, their length is told.
   public static let deadLetterBytesMax = 4_096
+  /// Bytes of the one dead letter of an answer to a limit of 1: a long one travels in few answers.
+  public static let deadLetterPartBytesMax = 1_000_000
   /// Boards listed by BOARDS.
   public static let boardsMax = 16_384
   /// Counters listed by STATUS.

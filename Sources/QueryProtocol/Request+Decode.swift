@@ -111,8 +111,9 @@ private struct Payload {
       guard limit >= 1, limit <= Limits.deadLettersMax else {
         throw Refusal(.limitOutOfBounds, "limit is 1 to 200")
       }
-      return .deadLetters(position: position, limit: Int(limit))
-    case .history, .subscribe, .topology, .drain, .seal, .snapshot:
+      return .deadLetters(position: position, limit: Int(limit), skip: Int(try integer(UInt32.self)))
+    case .admin: return try admin()
+    case .history, .subscribe, .topology:
       throw Refusal(.unsupported, "this server does not answer this kind")
     }
   }
@@ -130,6 +131,17 @@ private struct Payload {
       return .top(board: board, limit: Int(limit), from: .after(steps: steps, user: try user()))
     default: throw Refusal(.malformed, "TOP begins at 0 an offset or 1 a cursor")
     }
+  }
+
+  mutating func admin() throws(Refusal) -> Request {
+    guard let verb = AdminVerb(rawValue: try integer(UInt8.self)) else {
+      throw Refusal(.unsupported, "this server knows no such order")
+    }
+    let partition = try integer(Int32.self)
+    guard partition >= (verb == .acceptGap ? 0 : -1) else {
+      throw Refusal(.unknownPartition, "a partition is 0 or more; -1 is all, but not for accept-gap")
+    }
+    return .admin(verb, partition: partition < 0 ? nil : UInt32(partition))
   }
 
   mutating func compare() throws(Refusal) -> Request {

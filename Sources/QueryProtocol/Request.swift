@@ -24,8 +24,58 @@ public enum Request {
   case boards
   /// Nothing.
   case status
-  /// `u64 position, u32 limit`
-  case deadLetters(position: UInt64, limit: Int)
+  /// `u64 position, u32 limit, u32 skip`
+  case deadLetters(position: UInt64, limit: Int, skip: Int)
+  /// `u8 verb, i32 partition, -1 for all`
+  case admin(AdminVerb, partition: UInt32?)
+
+  /// The request's kind.
+  public var kind: Kind {
+    switch self {
+    case .hello: .hello
+    case .ping: .ping
+    case .top: .top
+    case .rank: .rank
+    case .around: .around
+    case .compare: .compare
+    case .summary: .summary
+    case .boards: .boards
+    case .status: .status
+    case .deadLetters: .deadLetters
+    case .admin: .admin
+    }
+  }
+
+  /// The role that a client needs for it.
+  public var role: Roles {
+    switch self {
+    case .hello, .ping: []
+    case .top, .rank, .around, .compare, .summary, .boards, .status, .deadLetters: .query
+    case .admin: .admin
+    }
+  }
+}
+
+/// What an administrator can order. A node answers at once; what becomes of it shows in STATUS.
+public enum AdminVerb: UInt8, CaseIterable, Sendable {
+  /// Write a snapshot of the shard's state as it is now.
+  case snapshot = 1
+  /// Close the segment that is being written, and compress it.
+  case seal = 2
+  /// Go on after a gap that nothing can fill: what it held is not counted, for ever.
+  case acceptGap = 3
+  /// Take the topic as it is now: set aside what belongs to an earlier topic of this name and read from the beginning.
+  case adopt = 4
+
+  /// The word in texts and vectors.
+  public var name: String {
+    switch self {
+    case .snapshot: "snapshot"
+    case .seal: "seal"
+    case .acceptGap: "accept-gap"
+    case .adopt: "adopt"
+    }
+  }
 }
 
 /// Where a page of TOP begins.

@@ -28,7 +28,10 @@ public enum OwnedRequest: Equatable, Sendable {
   case boards
   case status
   /// Dead letters from a position in the node's file, 0 or as an answer named it.
-  case deadLetters(position: UInt64, limit: UInt32)
+  /// Each value from byte `skip` on.
+  case deadLetters(position: UInt64, limit: UInt32, skip: UInt32)
+  /// An order; nil is all partitions.
+  case admin(AdminVerb, partition: UInt32?)
 
   /// Where a page begins.
   public enum Start: Equatable, Sendable {
@@ -74,6 +77,7 @@ public enum OwnedRequest: Equatable, Sendable {
     case .boards: .boards
     case .status: .status
     case .deadLetters: .deadLetters
+    case .admin: .admin
     }
   }
 }
@@ -96,9 +100,13 @@ public enum RequestWriter {
     case .hello(let versionMin, let versionMax, let client, let options):
       hello(versionMin, versionMax, client, options, &out)
     case .ping, .boards, .status: break
-    case .deadLetters(let position, let limit):
+    case .deadLetters(let position, let limit, let skip):
       out.integer(position)
       out.integer(limit)
+      out.integer(skip)
+    case .admin(let verb, let partition):
+      out.integer(verb.rawValue)
+      out.integer(partition.map { Int32(clamping: $0) } ?? -1)
     case .top(let board, let limit, let from):
       out.board(board)
       out.integer(limit)

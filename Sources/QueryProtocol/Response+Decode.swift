@@ -42,7 +42,8 @@ extension Response {
     case .boards: return .boards(try payload.boards())
     case .status: return .status(try payload.status())
     case .deadLetters: return .deadLetters(try payload.deadLetters())
-    case .history, .subscribe, .topology, .drain, .seal, .snapshot:
+    case .admin: return .admin(AdminAnswer(text: try payload.text16()))
+    case .history, .subscribe, .topology:
       throw payload.expected("a kind of this version")
     }
   }
@@ -92,6 +93,8 @@ private struct AnswerPayload {
   }
 
   mutating func text8() throws(AnswerError) -> String { try text(Int(try integer(UInt8.self))) }
+
+  mutating func text16() throws(AnswerError) -> String { try text(Int(try integer(UInt16.self))) }
 
   mutating func user() throws(AnswerError) -> UserID {
     guard let user = UserID(try text8()) else { throw expected("a user id") }
@@ -145,8 +148,7 @@ private struct AnswerPayload {
   mutating func error() throws(AnswerError) -> ErrorAnswer {
     let code = ErrorCode(rawValue: try integer())
     let flags = try integer(UInt8.self)
-    let text = try text(Int(try integer(UInt16.self)))
-    return ErrorAnswer(code: code, retryable: flags & 1 != 0, text: text)
+    return ErrorAnswer(code: code, retryable: flags & 1 != 0, text: try text16())
   }
 
   mutating func hello() throws(AnswerError) -> HelloAnswer {
@@ -236,18 +238,19 @@ private struct AnswerPayload {
 
   mutating func deadLetters() throws(AnswerError) -> DeadLettersAnswer {
     var answer = DeadLettersAnswer(letters: [], next: try integer())
-    for _ in 0..<(try count(UInt16.self, each: 28)) {
+    for _ in 0..<(try count(UInt16.self, each: 38)) {
+      let position = try integer(UInt64.self)
       let topic = try text8()
       let partition = try integer(UInt32.self)
       let offset = try integer(Int64.self)
       let timestamp = try integer(Int64.self)
       guard let reason = RejectReason(rawValue: try integer(UInt8.self)) else { throw expected("a reason") }
       let total = try integer(UInt32.self)
-      let beginning = Array(try bytes(Int(try integer(UInt16.self))))
+      let part = Array(try bytes(Int(try integer(UInt32.self))))
       answer.letters.append(
         DeadLettersAnswer.Letter(
-          topic: topic, partition: partition, offset: offset, timestamp: timestamp, reason: reason,
-          bytes: total == .max ? nil : total, beginning: beginning))
+          position: position, topic: topic, partition: partition, offset: offset, timestamp: timestamp,
+          reason: reason, bytes: total == .max ? nil : total, part: part))
     }
     return answer
   }
@@ -259,7 +262,7 @@ private struct AnswerPayload {
     let state = try runState()
     var answer = StatusAnswer(
       node: node, cluster: cluster, software: software, state: state, uptimeMillis: try integer())
-    for _ in 0..<(try count(UInt16.self, each: 62)) {
+    for _ in 0..<(try count(UInt16.self, each: 105)) {
       // Whatever a later server adds to a shard stays within its length.
       var shard = AnswerPayload(kind: kind, try bytes(Int(try integer(UInt16.self))))
       answer.shards.append(try shard.shardStatus())
@@ -268,7 +271,7 @@ private struct AnswerPayload {
       let name = try text8()
       answer.counters.append(Counter(name: name, value: try integer()))
     }
-    answer.problem = try text(Int(try integer(UInt16.self)))
+    answer.problem = try text16()
     return answer
   }
 
@@ -285,6 +288,11 @@ private struct AnswerPayload {
     shard.superseded = try integer()
     shard.shardClockMillis = try integer()
     shard.users = try integer()
+    shard.durable = try integer()
+    shard.snapshot = try integer()
+    shard.sealed = try integer()
+    shard.restoredBytes = try integer()
+    shard.restoreBytes = try integer()
     return shard
   }
 }

@@ -79,7 +79,8 @@ extension ResponseWriter {
 
   /// `text8 node, text8 cluster, text8 software, u8 state, u64 uptime ms,
   /// u16 n, n × (u16 bytes that follow in this shard, u32 partition, u8 state, text8 reason, i64 watermark,
-  /// i64 end offset, i64 lag, u64 counted, u8 r, r × u64 rejected, u64 superseded, i64 shard clock ms, u64 users),
+  /// i64 end offset, i64 lag, u64 counted, u8 r, r × u64 rejected, u64 superseded, i64 shard clock ms, u64 users,
+  /// i64 durable, i64 snapshot, i64 sealed, u64 restored bytes, u64 bytes to restore),
   /// u16 m, m × (text8 name, u64 value), text16 problem`
   public static func status(id: UInt32, _ answer: StatusAnswer, into out: inout ByteWriter) {
     let start = begin(Kind.status.answer, id, &out)
@@ -97,7 +98,7 @@ extension ResponseWriter {
       out.text8(counter.name)
       out.integer(counter.value)
     }
-    out.text16(answer.problem.utf8.count <= 512 ? answer.problem : String(answer.problem.prefix(128)))
+    out.text16(shortened(answer.problem))
     end(start, id, &out)
   }
 
@@ -117,26 +118,39 @@ extension ResponseWriter {
     out.integer(shard.superseded)
     out.integer(shard.shardClockMillis)
     out.integer(shard.users)
+    out.integer(shard.durable)
+    out.integer(shard.snapshot)
+    out.integer(shard.sealed)
+    out.integer(shard.restoredBytes)
+    out.integer(shard.restoreBytes)
     out.patch(UInt16(truncatingIfNeeded: out.count - lengthAt - 2), at: lengthAt)
   }
 
-  /// `u64 next, u16 n, n × (text8 topic, u32 partition, i64 offset, i64 timestamp ms, u8 reason, u32 bytes or
-  /// 2^32-1 for a null value, u16 k, k bytes)`
+  /// `u64 next, u16 n, n × (u64 position, text8 topic, u32 partition, i64 offset, i64 timestamp ms, u8 reason,
+  /// u32 bytes or 2^32-1 for a null value, u32 k, k bytes)`
   public static func deadLetters(id: UInt32, _ answer: DeadLettersAnswer, into out: inout ByteWriter) {
     let start = begin(Kind.deadLetters.answer, id, &out)
     out.integer(answer.next)
     let letters = answer.letters.prefix(Limits.deadLettersMax)
     out.integer(UInt16(letters.count))
     for letter in letters {
+      out.integer(letter.position)
       out.text8(letter.topic)
       out.integer(letter.partition)
       out.integer(letter.offset)
       out.integer(letter.timestamp)
       out.integer(letter.reason.rawValue)
       out.integer(letter.bytes ?? UInt32.max)
-      out.integer(UInt16(clamping: letter.beginning.count))
-      out.bytes(letter.beginning)
+      out.integer(UInt32(clamping: letter.part.count))
+      out.bytes(letter.part)
     }
+    end(start, id, &out)
+  }
+
+  /// `text16`
+  public static func admin(id: UInt32, _ answer: AdminAnswer, into out: inout ByteWriter) {
+    let start = begin(Kind.admin.answer, id, &out)
+    out.text16(shortened(answer.text))
     end(start, id, &out)
   }
 
@@ -153,6 +167,7 @@ extension ResponseWriter {
     case .boards(let answer): boards(id: id, answer, into: &out)
     case .status(let answer): status(id: id, answer, into: &out)
     case .deadLetters(let answer): deadLetters(id: id, answer, into: &out)
+    case .admin(let answer): admin(id: id, answer, into: &out)
     case .error(let answer): error(id: id, answer, into: &out)
     }
   }

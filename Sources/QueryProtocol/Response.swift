@@ -15,6 +15,7 @@ public enum Response: Equatable, Sendable {
   case boards(BoardsAnswer)
   case status(StatusAnswer)
   case deadLetters(DeadLettersAnswer)
+  case admin(AdminAnswer)
   case error(ErrorAnswer)
 }
 
@@ -331,12 +332,22 @@ public struct ShardStatus: Equatable, Sendable {
   public var shardClockMillis: Int64
   /// Users ever seen by the shard.
   public var users: UInt64
+  /// Next offset after what is in the log and synced; -1 unknown.
+  public var durable: Int64
+  /// Watermark of the newest snapshot on disk; -1 none.
+  public var snapshot: Int64
+  /// Next offset after the newest sealed segment; -1 none.
+  public var sealed: Int64
+  /// While the shard restores, the bytes it has read of those it has to read; both 0 otherwise.
+  public var restoredBytes: UInt64
+  public var restoreBytes: UInt64
 
   public init(
     partition: UInt32, state: RunState, reason: String = "", watermark: Int64 = 0, endOffset: Int64 = -1,
     lag: Int64 = -1, counted: UInt64 = 0,
     rejected: [UInt64] = Array(repeating: 0, count: RejectReason.allCases.count), superseded: UInt64 = 0,
-    shardClockMillis: Int64 = -1, users: UInt64 = 0
+    shardClockMillis: Int64 = -1, users: UInt64 = 0, durable: Int64 = -1, snapshot: Int64 = -1,
+    sealed: Int64 = -1, restoredBytes: UInt64 = 0, restoreBytes: UInt64 = 0
   ) {
     self.partition = partition
     self.state = state
@@ -349,6 +360,11 @@ public struct ShardStatus: Equatable, Sendable {
     self.superseded = superseded
     self.shardClockMillis = shardClockMillis
     self.users = users
+    self.durable = durable
+    self.snapshot = snapshot
+    self.sealed = sealed
+    self.restoredBytes = restoredBytes
+    self.restoreBytes = restoreBytes
   }
 }
 
@@ -396,6 +412,8 @@ public struct StatusAnswer: Equatable, Sendable {
 public struct DeadLettersAnswer: Equatable, Sendable {
   /// One record.
   public struct Letter: Equatable, Sendable {
+    /// Where it is in the node's file: to ask for this one again.
+    public var position: UInt64
     public var topic: String
     public var partition: UInt32
     /// Kafka offset.
@@ -405,20 +423,22 @@ public struct DeadLettersAnswer: Equatable, Sendable {
     public var reason: RejectReason
     /// Bytes of the record's value; nil if it was null.
     public var bytes: UInt32?
-    /// The value, at most its first `Limits.deadLetterBytesMax` bytes.
-    public var beginning: [UInt8]
+    /// The value from the byte asked for, at most `Limits.deadLetterBytesMax` bytes, or
+    /// `Limits.deadLetterPartBytesMax` of the only record of an answer to a limit of 1.
+    public var part: [UInt8]
 
     public init(
-      topic: String, partition: UInt32, offset: Int64, timestamp: Int64, reason: RejectReason, bytes: UInt32?,
-      beginning: [UInt8]
+      position: UInt64, topic: String, partition: UInt32, offset: Int64, timestamp: Int64,
+      reason: RejectReason, bytes: UInt32?, part: [UInt8]
     ) {
+      self.position = position
       self.topic = topic
       self.partition = partition
       self.offset = offset
       self.timestamp = timestamp
       self.reason = reason
       self.bytes = bytes
-      self.beginning = beginning
+      self.part = part
     }
   }
 
@@ -430,4 +450,12 @@ public struct DeadLettersAnswer: Equatable, Sendable {
     self.letters = letters
     self.next = next
   }
+}
+
+/// The answer to ADMIN: the order is taken.
+public struct AdminAnswer: Equatable, Sendable {
+  /// What happens now, a sentence for people; at most 512 bytes travel.
+  public var text: String
+
+  public init(text: String) { self.text = text }
 }

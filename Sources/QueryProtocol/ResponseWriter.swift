@@ -80,8 +80,19 @@ public enum ResponseWriter {
     let start = begin(Kind.error, id, &out)
     out.integer(answer.code.rawValue)
     out.integer(UInt8(answer.retryable ? 1 : 0))
-    out.text16(answer.text.utf8.count <= 512 ? answer.text : String(answer.text.prefix(128)))
+    out.text16(shortened(answer.text))
     finish(start, &out)
+  }
+
+  /// A sentence of at most 512 bytes; what is cut is never half a character.
+  static func shortened(_ text: String) -> String {
+    guard text.utf8.count > 512 else { return text }
+    var short = ""
+    for scalar in text.unicodeScalars {
+      if short.utf8.count + scalar.utf8.count > 512 { break }
+      short.unicodeScalars.append(scalar)
+    }
+    return short
   }
 
   // MARK: Frames

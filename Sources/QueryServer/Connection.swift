@@ -1,6 +1,7 @@
 // A client's connection: its socket, its session, and the bytes kept for it. Owned by one reactor thread at a time.
 
 internal import Posix
+internal import QueryProtocol
 internal import Transport
 
 /// One connection. Unchecked: one reactor's thread owns it, and hands it on through a mailbox.
@@ -37,11 +38,14 @@ final class Connection: @unchecked Sendable {
   /// Bytes it counted for when last looked at.
   var bytesCounted = 0
 
-  init(_ accepted: Accepted, isAdmitted: Bool, limits: ServerLimits, now: Moment, outputBytesMax: Int) {
+  init(
+    _ accepted: Accepted, isAdmitted: Bool, limits: ServerLimits, roles: Roles, now: Moment,
+    outputBytesMax: Int
+  ) {
     descriptor = accepted.descriptor
     peer = accepted.peer
     self.isAdmitted = isAdmitted
-    session = SessionState(limits, now: now)
+    session = SessionState(limits, roles: roles, now: now)
     output = OutputQueue(bytesMax: outputBytesMax)
   }
 

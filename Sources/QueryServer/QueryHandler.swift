@@ -13,7 +13,7 @@ public protocol QueryHandler: AnyObject, Sendable {
   /// Answers the requests of one turn.
   ///
   /// Called on a reactor's thread, on several at once. Batches hold queries alone, or one request about the node alone
-  /// (STATUS, dead letters); those come on a thread of their own that no query is answered on. For each request
+  /// (STATUS, dead letters, orders); those come on a thread of their own that no query is answered on. For each request
   /// append exactly one whole frame with its id to `out`, in any order, or say `batch.notYet`. Blocking here stops
   /// all connections of the reactor.
   ///
@@ -78,7 +78,7 @@ enum AnswerSize {
     case .around(_, _, let k): rows = 2 * k + 1
     case .compare(_, let users): rows = users.count
     case .summary: rows = 10
-    case .boards, .status, .deadLetters: return Limits.lengthBytes + Limits.frameOutBytesMax
+    case .boards, .status, .deadLetters, .admin: return Limits.lengthBytes + Limits.frameOutBytesMax
     }
     return min(
       fixedBytesMax + overhead + rows * rowBytesMax, Limits.lengthBytes + Limits.frameOutBytesMax)

@@ -282,8 +282,8 @@ final class ReactorLoop: @unchecked Sendable {
     let now = now
     let verdict = shared.admission.withLock { $0.connected(accepted.peer, now: now) }
     let connection = Connection(
-      accepted, isAdmitted: verdict == .admitted, limits: shared.limits, now: now,
-      outputBytesMax: ReactorLoop.turnBytesMax(shared.limits))
+      accepted, isAdmitted: verdict == .admitted, limits: shared.limits,
+      roles: shared.settings.hello.roles, now: now, outputBytesMax: ReactorLoop.turnBytesMax(shared.limits))
     if verdict == .admitted {
       shared.metrics.counter(.connectionsAccepted).add()
       connectionsGauge.add(1)

@@ -113,6 +113,7 @@ public struct SessionState: Sendable {
   }
 
   private let limits: ServerLimits
+  private let roles: Roles
   private var splitter = FrameSplitter.requests()
   private var phase: Phase
   private var heardAt: Moment
@@ -123,9 +124,11 @@ public struct SessionState: Sendable {
 
   /// - Parameters:
   ///   - limits: of the server.
+  ///   - roles: what the client may do, as HELLO's answer announces it.
   ///   - now: when the client connected.
-  public init(_ limits: ServerLimits, now: Moment) {
+  public init(_ limits: ServerLimits, roles: Roles, now: Moment) {
     self.limits = limits
+    self.roles = roles
     phase = .greeting(since: now)
     heardAt = now
   }
@@ -197,6 +200,10 @@ public struct SessionState: Sendable {
     case .draining:
       return .refuse(id: id, Refusal(.draining, "this node is leaving; ask another one"), consumed: consumed)
     case .open: break
+    }
+    guard roles.isSuperset(of: incoming.request.role) else {
+      return .refuse(
+        id: id, Refusal(.notAllowed, "the role of this client does not allow this"), consumed: consumed)
     }
     if turn.contains(id) || (!waiting.isEmpty && waiting.contains { $0.id == id }) {
       return .refuse(

@@ -411,27 +411,11 @@ extension ReactorLoop {
 }
 
 extension Request {
-  /// Whether the front thread answers it: what is asked about the node, and may read files.
+  /// Whether the front thread answers it: what is asked about the node or ordered from it, and may read files.
   var isAdmin: Bool {
     switch self {
-    case .status, .deadLetters: true
+    case .status, .deadLetters, .admin: true
     case .hello, .ping, .top, .rank, .around, .compare, .summary, .boards: false
-    }
-  }
-
-  /// The request's kind.
-  var kind: Kind {
-    switch self {
-    case .hello: .hello
-    case .ping: .ping
-    case .top: .top
-    case .rank: .rank
-    case .around: .around
-    case .compare: .compare
-    case .summary: .summary
-    case .boards: .boards
-    case .status: .status
-    case .deadLetters: .deadLetters
     }
   }
 }

@@ -209,23 +209,63 @@ public final class RankClient {
   /// Records that were not counted, a page of them.
   ///
   /// - Parameters:
-  ///   - position: 0, or `next` of the page before.
-  ///   - limit: records at most, 1...200.
+  ///   - position: 0, `next` of the page before, or the position of one record.
+  ///   - limit: records at most, 1...200; 1 brings more of the one record's bytes.
+  ///   - skip: bytes of each value that are left out at its beginning.
   ///   - options: deadline, at_least.
   /// - Returns: no records at the end.
   /// - Throws: `ClientError`.
   public func deadLetters(
-    from position: UInt64 = 0, limit: Int = Limits.deadLettersMax, options: RequestOptions = RequestOptions()
+    from position: UInt64 = 0, limit: Int = Limits.deadLettersMax, skip: Int = 0,
+    options: RequestOptions = RequestOptions()
   ) throws(ClientError) -> DeadLettersAnswer {
-    let answer = try ask(.deadLetters(position: position, limit: UInt32(clamping: limit)), options)
+    let answer = try ask(
+      .deadLetters(position: position, limit: UInt32(clamping: limit), skip: UInt32(clamping: skip)), options)
     guard case .deadLetters(let answer) = answer else { throw RankClient.unexpected }
     return answer
+  }
+
+  /// The whole value of a record that was not counted.
+  ///
+  /// - Parameter letter: as a page of `deadLetters` brought it, from its first byte on.
+  /// - Returns: every byte; nil for a null value.
+  /// - Throws: `ClientError`; `protocolBroken` if the node no longer has the record there.
+  public func wholeValue(of letter: DeadLettersAnswer.Letter) throws(ClientError) -> [UInt8]? {
+    guard let total = letter.bytes else { return nil }
+    let length = Int(total)
+    var bytes = letter.part
+    while bytes.count < length {
+      let page = try deadLetters(from: letter.position, limit: 1, skip: bytes.count)
+      guard let next = page.letters.first, !next.part.isEmpty, next.partition == letter.partition,
+        next.offset == letter.offset, next.topic == letter.topic
+      else { throw .protocolBroken("no record of offset \(letter.offset) where the node said it was") }
+      bytes += next.part
+    }
+    return bytes
+  }
+
+  /// Orders the node to do something; its effect shows in STATUS.
+  ///
+  /// - Parameters:
+  ///   - verb: what.
+  ///   - partition: where; nil for all of the node's shards.
+  ///   - options: deadline, at_least.
+  /// - Returns: the node's sentence about what happens now.
+  /// - Throws: `ClientError`; `refused` with `notAllowed`, `notPossible` or `unknownPartition` where it does not.
+  public func order(
+    _ verb: AdminVerb, partition: UInt32?, options: RequestOptions = RequestOptions()
+  ) throws(ClientError) -> String {
+    guard case .admin(let answer) = try ask(.admin(verb, partition: partition), options) else {
+      throw RankClient.unexpected
+    }
+    return answer.text
   }
 
   private func rows(_ request: OwnedRequest, _ options: RequestOptions) throws(ClientError) -> RowsAnswer {
     switch try ask(request, options) {
     case .top(let answer), .around(let answer), .compare(let answer): return answer
-    case .hello, .ping, .rank, .summary, .boards, .status, .deadLetters, .error: throw RankClient.unexpected
+    case .hello, .ping, .rank, .summary, .boards, .status, .deadLetters, .admin, .error:
+      throw RankClient.unexpected
     }
   }
 

@@ -137,7 +137,7 @@ private final class ToyHandler: QueryHandler {
             user: UserKey(high: position, low: 1), into: &out)
         }
         rows.end(into: &out)
-      case .hello, .ping, .around, .compare, .summary, .boards, .status, .deadLetters:
+      case .hello, .ping, .around, .compare, .summary, .boards, .status, .deadLetters, .admin:
         ResponseWriter.error(
           id: request.id, code: .unsupported, text: "the toy does not answer this", into: &out)
       }

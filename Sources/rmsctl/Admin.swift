@@ -1,11 +1,9 @@
-// The commands that look after a node: status, live, deadletter.
+// The commands that look at a node: status, live.
 
-import Bytes
 import Console
 import Posix
 import QueryProtocol
 import RankMySteps
-import StepModel
 
 extension Command {
   static let status = Command(
@@ -39,10 +37,7 @@ extension Command {
     -> StatusAnswer
   {
     let until = Clock.system.now + timeout
-    let signals: Signals
-    do throws(SystemError) { signals = try Signals([.interrupt, .terminate]) } catch {
-      throw .refused("\(error)")
-    }
+    let signals = try signals()
     var heardAtFirst: UInt64?
     var last = Failure.unreachable("\(context.address): not caught up after \(timeout)")
     while true {
@@ -72,8 +67,15 @@ extension Command {
     }
   }
 
+  /// What `pause` needs; Ctrl-C no longer ends the process by itself from here on.
+  static func signals() throws(Failure) -> Signals {
+    do throws(SystemError) { return try Signals([.interrupt, .terminate]) } catch {
+      throw .refused("\(error)")
+    }
+  }
+
   /// Between two questions; Ctrl-C ends the command.
-  private static func pause(_ signals: Signals) throws(Failure) {
+  static func pause(_ signals: Signals) throws(Failure) {
     if (try? signals.wait(.milliseconds(100))) ?? nil != nil { throw .interrupted }
   }
 
@@ -111,10 +113,7 @@ extension Command {
     guard Terminal.isOutput else {
       throw .usage("live needs a terminal; rmsctl live --once prints one picture")
     }
-    let signals: Signals
-    do throws(SystemError) { signals = try Signals([.interrupt, .terminate]) } catch {
-      throw .refused("\(error)")
-    }
+    let signals = try signals()
     try Output.write(Screen.begin)
     defer { try? Output.write(Screen.end) }
     while true {
@@ -122,81 +121,9 @@ extension Command {
       if (try? signals.wait(every)) ?? nil != nil { throw .interrupted }
     }
   }
-
-  static let deadletter = Command(
-    name: "deadletter", summary: "records that were not counted, with their reasons",
-    usage: """
-      rmsctl deadletter ls
-      rmsctl deadletter ls --reason malformed -o json
-
-      usage: rmsctl deadletter ls [--reason REASON] [--limit N]
-
-      """,
-    flags: [
-      Flag("--reason", "REASON", RejectReason.allCases.map(\.name).joined(separator: ", ") + "."),
-      Flag("--limit", "N", "At most so many records (all)."),
-    ]
-  ) { (arguments, context) throws(Failure) in
-    guard try arguments.onlyWord("ls") == "ls" else { throw .usage("rmsctl deadletter ls") }
-    let limit = try arguments.integer("--limit", default: Int.max, within: 1...Int.max)
-    var reason: RejectReason?
-    if let name = arguments.text("--reason") {
-      reason = RejectReason.allCases.first { $0.name == name }
-      guard reason != nil else {
-        throw .usage(
-          "--reason \(name): give one of \(RejectReason.allCases.map(\.name).joined(separator: ", "))")
-      }
-    }
-    let client = try context.connect()
-    var letters: [DeadLettersAnswer.Letter] = []
-    var position: UInt64 = 0
-    while letters.count < limit {
-      let page = try context.asking { () throws(ClientError) in try client.deadLetters(from: position) }
-      if page.letters.isEmpty { break }
-      letters += page.letters.filter { reason == nil || $0.reason == reason }
-      position = page.next
-    }
-    letters = Array(letters.prefix(limit))
-    try context.output.show(Table(deadLetters: letters)) { $0.deadLetters(letters) }
-  }
 }
 
 extension StatusAnswer {
   /// A named number; 0 if the node does not tell it.
   func counter(_ name: String) -> UInt64 { counters.first { $0.name == name }?.value ?? 0 }
-}
-
-extension Table {
-  init(deadLetters letters: [DeadLettersAnswer.Letter]) {
-    self.init(["topic", "#partition", "#offset", "reason", "#bytes", "record"])
-    rows = letters.map { letter in
-      [
-        letter.topic, "\(letter.partition)", "\(letter.offset)", letter.reason.name,
-        letter.bytes.map { "\($0)" } ?? "null",
-        String(decoding: letter.beginning.prefix(200), as: UTF8.self),
-      ]
-    }
-  }
-}
-
-extension JSONWriter {
-  /// `"bytes"` is the length of the record's value, null for a null one; `"base64"` its first 4,096 bytes.
-  mutating func deadLetters(_ letters: [DeadLettersAnswer.Letter]) {
-    object {
-      $0.key("records")
-      $0.array {
-        for letter in letters {
-          $0.object {
-            $0.member("topic", letter.topic)
-            $0.member("partition", letter.partition)
-            $0.member("offset", letter.offset)
-            $0.member("reason", letter.reason.name)
-            $0.member("bytes", letter.bytes)
-            $0.member("timestamp_ms", letter.timestamp)
-            $0.member("base64", letter.bytes == nil ? nil : Base64.text(letter.beginning))
-          }
-        }
-      }
-    }
-  }
 }

@@ -134,6 +134,11 @@ extension JSONWriter {
       $0.member("superseded", shard.superseded)
       $0.member("shard_clock", shard.shardClockMillis < 0 ? nil : Instant.text(shard.shardClockMillis))
       $0.member("users", shard.users)
+      $0.member("durable", shard.durable < 0 ? nil : shard.durable)
+      $0.member("snapshot", shard.snapshot < 0 ? nil : shard.snapshot)
+      $0.member("sealed", shard.sealed < 0 ? nil : shard.sealed)
+      $0.member("restored_bytes", shard.restoredBytes)
+      $0.member("restore_bytes", shard.restoreBytes)
     }
   }
 }

@@ -29,6 +29,8 @@ enum Failure: Error {
   case usage(String)
   /// Exit 3: nobody answers there, or not in time.
   case unreachable(String)
+  /// Exit 4: the node knows us and does not let us.
+  case notAllowed(String)
   /// Exit 5: a partial answer where a whole one was asked for.
   case partial(String)
   /// Exit 130: Ctrl-C.
@@ -41,6 +43,7 @@ enum Failure: Error {
     case .refused: 1
     case .usage: 2
     case .unreachable: 3
+    case .notAllowed: 4
     case .partial: 5
     case .interrupted: 130
     case .outputClosed: 0
@@ -49,7 +52,9 @@ enum Failure: Error {
 
   var message: String? {
     switch self {
-    case .refused(let text), .usage(let text), .unreachable(let text), .partial(let text): text
+    case .refused(let text), .usage(let text), .unreachable(let text), .notAllowed(let text),
+      .partial(let text):
+      text
     case .interrupted, .outputClosed: nil
     }
   }

@@ -27,6 +27,7 @@ extension Context {
       switch error {
       case .refused(.deadlineExceeded, _, let text), .refused(.atLeastTimeout, _, let text):
         throw .unreachable("\(address): \(text)")
+      case .refused(.notAllowed, _, let text): throw .notAllowed("\(address): \(text)")
       case .refused(let code, _, let text): throw .refused("\(address): \(text) (\(code.name))")
       case .unreachable, .disconnected, .timedOut, .notRMS, .protocolBroken, .tooManyInFlight:
         throw .unreachable("\(address): \(error)")

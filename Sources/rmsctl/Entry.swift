@@ -26,7 +26,8 @@ struct Context {
 
 @main struct Entry {
   static let commands: [Command] = [
-    .top, .rank, .around, .compare, .summary, .boards, .status, .live, .deadletter, .produce, .generate,
+    .top, .rank, .around, .compare, .summary, .boards, .status, .live, .snapshot, .seal, .shard,
+    .deadletter, .produce, .generate,
   ]
 
   static func main() {
@@ -125,7 +126,7 @@ struct Context {
     text += """
 
       Exit codes: 0 done, 1 refused by the node or failed, 2 wrong command line, 3 unreachable or timed out,
-      5 partial answer under --strict, 130 interrupted.
+      4 not allowed, 5 partial answer under --strict, 130 interrupted.
 
       """
     return text

@@ -33,13 +33,21 @@ struct Output {
   /// Writes all of the text to standard output.
   ///
   /// - Throws: `outputClosed` if the reader is gone, `refused` if the device takes no more.
-  static func write(_ text: String) throws(Failure) { try write(text, to: 1) }
+  static func write(_ text: String) throws(Failure) { try write(Array(text.utf8), to: 1) }
+
+  /// Writes all of the bytes to standard output, as they are.
+  ///
+  /// - Throws: as `write` of a text.
+  static func write(_ bytes: [UInt8]) throws(Failure) { try write(bytes, to: 1) }
 
   /// A line for people, on standard error.
-  static func note(_ text: String) { try? write(text + "\n", to: 2) }
+  static func note(_ text: String) { try? write(Array((text + "\n").utf8), to: 2) }
 
-  private static func write(_ text: String, to descriptor: Int32) throws(Failure) {
-    var bytes = Array(text.utf8)[...]
+  /// A question, on standard error; the answer stays in its line.
+  static func ask(_ text: String) { try? write(Array(text.utf8), to: 2) }
+
+  private static func write(_ bytes: [UInt8], to descriptor: Int32) throws(Failure) {
+    var bytes = bytes[...]
     while !bytes.isEmpty {
       let written = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress, $0.count) }
       if written < 0 {

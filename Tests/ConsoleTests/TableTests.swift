@@ -1,6 +1,7 @@
 // Tables stay straight and harmless whatever the user ids hold.
 
 import Console
+import QueryProtocol
 import Testing
 
 @Suite struct TableTests {
@@ -35,5 +36,27 @@ import Testing
     table.rows = [["a,\"b\"", "1"], ["c\u{1B}\\\t", "2"]]
     #expect(table.separated(by: ",") == "user,steps\n\"a,\"\"b\"\"\",1\nc\u{1B}\\\t,2\n")
     #expect(table.separated(by: "\t") == "user\tsteps\na,\"b\"\t1\nc\u{1B}\\\\\\t\t2\n")
+  }
+
+  @Test("the table of shards tells what is not durable yet, the snapshot, and how far a restore is")
+  func status() {
+    let shards = [
+      ShardStatus(
+        partition: 0, state: .serving, watermark: 120, endOffset: 120, lag: 0, durable: 100, snapshot: 40),
+      ShardStatus(
+        partition: 1, state: .restoring, watermark: 7, restoredBytes: 999, restoreBytes: 1_000),
+      ShardStatus(partition: 2, state: .stopped, reason: "gap: offsets 5..9", watermark: 5),
+    ]
+    let table = Table(
+      status: StatusAnswer(
+        node: "n", cluster: "c", software: "s", state: .serving, uptimeMillis: 1, shards: shards))
+    #expect(
+      table.separated(by: ",") == """
+        partition,state,watermark,end,lag,counted,rejected,users,unsynced,snapshot,reason
+        0,serving,120,120,0,0,0,0,20,40,
+        1,restoring 99 %,7,-,-,0,0,0,-,-,
+        2,stopped,5,-,-,0,0,0,-,-,gap: offsets 5..9
+
+        """)
   }
 }

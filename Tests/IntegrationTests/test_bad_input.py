@@ -429,7 +429,7 @@ def newer_node():
     row = [0, 1, 1, 77, "anna"]
     marks = {"board": "2026-11-24", "state": "live", "shards": [[0, 5, 0, 255]], "missing": []}
     top = marks | {"kind": "top", "users": 1, "total_steps": 77, "rows": [row], "absent": []}
-    shard = [0, "serving", "", 5, 5, 0, 5, [0] * 12, 0, -1, 1]
+    shard = [0, "serving", "", 5, 5, 0, 5, [0] * 12, 0, -1, 1, 5, -1, -1, 0, 0]
     status = {"kind": "status", "node": "n", "cluster": "c", "software": "9", "state": "serving", "uptime_ms": 1,
               "shards": [shard], "counters": [["unheard_of", 3]], "problem": "none to speak of"}
 
@@ -651,7 +651,8 @@ def mutated_bytes():
     whole = [hello(), ask("ping", 2), ask("rank", 3, board="today", user="anna", deadline_ms=900),
              ask("top", 4, board="all", limit=10, offset=2**64 - 1), ask("around", 5, board="2026-W48", user="b", k=4999),
              ask("compare", 6, board="2026-11", users=["a", "b", "ü"]), ask("summary", 7, board="today", quantiles=[1, 100]),
-             ask("boards", 8), ask("status", 9), ask("deadletters", 10, position=2**63, limit=200),
+             ask("boards", 8), ask("status", 9), ask("deadletters", 10, position=2**63, limit=200, skip=0),
+             ask("admin", 11, verb="seal", partition=None),
              ask("ping", 11, at_least=[[0, 2**64 - 1]] * 16, deadline_ms=50)]
     running.json("top")
     before, answered, ended = running.resident_kib(), 0, 0

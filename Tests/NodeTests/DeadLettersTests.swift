@@ -14,15 +14,18 @@ import Testing
 
   private func some(_ seed: Seed, _ count: Int) -> [DeadLetter] {
     var random = seed.random
+    var position = 0
     return (0..<count).map { index in
       let bytes = (0..<Int.random(in: 0...300, using: &random)).map { _ in
         UInt8.random(in: 0...255, using: &random)
       }
-      return DeadLetter(
-        topic: "steps", partition: 3, offset: Int64(index * 2),
+      let letter = DeadLetter(
+        position: position, topic: "steps", partition: 3, offset: Int64(index * 2),
         timestamp: Int64.random(in: 0...9_999, using: &random),
         reason: RejectReason.allCases.randomElement(using: &random) ?? .late,
         payload: Bool.random(using: &random) || index % 7 == 0 ? bytes : nil)
+      position += 32 + 5 + (letter.payload?.count ?? 0)
+      return letter
     }
   }
 
@@ -51,8 +54,9 @@ import Testing
       var random = seed.random
       while true {
         let page = try file.read(from: position, limit: Int.random(in: 1...500, using: &random))
-        if page.letters.isEmpty { break }
+        guard let last = page.letters.last else { break }
         read += page.letters
+        #expect(try file.read(from: last.position, limit: 1).letters == [last])
         position = page.next
       }
       #expect(read == letters)

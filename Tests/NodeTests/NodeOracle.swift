@@ -24,7 +24,7 @@ struct NodeOracle {
 
   private(set) var counted: UInt64 = 0
   private(set) var superseded: UInt64 = 0
-  /// Dead letters by partition, in the order of offsets.
+  /// Dead letters by partition, in the order of offsets; where they are in the file is not told.
   private(set) var letters: [[DeadLettersAnswer.Letter]] = []
   /// Rows of every board that has any, in its order.
   private(set) var boards: [BoardID: [Row]] = [:]
@@ -77,8 +77,9 @@ struct NodeOracle {
       guard let reason else { continue }
       letters[Int(partition)].append(
         DeadLettersAnswer.Letter(
-          topic: NodeWorld.topic, partition: partition, offset: Int64(offset), timestamp: record.millis,
-          reason: reason, bytes: record.text.map { _ in UInt32(bytes.count) }, beginning: bytes))
+          position: 0, topic: NodeWorld.topic, partition: partition, offset: Int64(offset),
+          timestamp: record.millis, reason: reason, bytes: record.text.map { _ in UInt32(bytes.count) },
+          part: bytes))
     }
   }
 

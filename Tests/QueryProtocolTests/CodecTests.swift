@@ -60,6 +60,13 @@ struct CodecTests {
       .around(board: board, user: user, k: .random(in: 0...4_999, using: &random)),
       .compare(board: board, users: users),
       .summary(board: board, quantiles: (0..<100).map { _ in UInt8.random(in: 1...100, using: &random) }),
+      .deadLetters(
+        position: random.next(), limit: .random(in: 1...200, using: &random),
+        skip: .random(in: 0 ... .max, using: &random)),
+      .admin(
+        AdminVerb.allCases.randomElement(using: &random) ?? .seal,
+        partition: .random(in: 0...UInt32(Int32.max), using: &random)),
+      .admin(.snapshot, partition: nil),
     ]
     let waits = (0..<Int.random(in: 0...16, using: &random)).map {
       AtLeast(partition: UInt32($0), offset: random.next())
@@ -164,6 +171,25 @@ struct CodecTests {
     ResponseWriter.rows(.top, id: 2, answer, into: &small)
     #expect(small.overflowed == true)
     #expect(small.count == 12)
+  }
+
+  @Test(
+    "a sentence of any length travels, at most 512 bytes of it, never half a character",
+    arguments: Seed.some(20))
+  func sentences(seed: Seed) throws {
+    var random = seed.random
+    let pool = ["a", "é", "歩", "👣", "e\u{301}"]
+    var text = ""
+    for _ in 0..<Int.random(in: 0...700, using: &random) { text += pool.randomElement(using: &random) ?? "" }
+    var out = ByteWriter(limit: 1 << 12)
+    ResponseWriter.write(.admin(AdminAnswer(text: text)), id: 1, into: &out)
+    guard case .admin(let answer) = try Response.decode(try #require(onlyFrame(out.unsafeBytes))) else {
+      Issue.record("another kind")
+      return
+    }
+    #expect(answer.text.utf8.count <= 512)
+    #expect(answer.text.utf8.count > 508 || answer.text == text)
+    #expect(text.utf8.starts(with: answer.text.utf8))
   }
 
   @Test("bytes are a user id exactly where their text is one", arguments: Seed.some(100))

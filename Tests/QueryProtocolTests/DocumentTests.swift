@@ -59,7 +59,7 @@ struct DocumentTests {
         Limits.frameInBytesMax, Limits.helloBytesMax, Limits.frameOutBytesMax, Limits.inFlightMax,
         Limits.rowsMax,
         Limits.aroundMax, Limits.idsMax, Limits.quantilesMax, Limits.atLeastMax, Limits.optionsMax,
-        Limits.deadLettersMax, Limits.deadLetterBytesMax,
+        Limits.deadLettersMax, Limits.deadLetterBytesMax, Limits.deadLetterPartBytesMax,
         Limits.shardsMax, Limits.boardsMax, Limits.countersMax,
       ])
   }

@@ -108,10 +108,15 @@ enum Told {
       told["quantiles"] = list(quantiles.map { "\($0)" })
     case .boards: told["kind"] = "\"boards\""
     case .status: told["kind"] = "\"status\""
-    case .deadLetters(let position, let limit):
+    case .deadLetters(let position, let limit, let skip):
       told["kind"] = "\"deadletters\""
       told["position"] = "\(position)"
       told["limit"] = "\(limit)"
+      told["skip"] = "\(skip)"
+    case .admin(let verb, let partition):
+      told["kind"] = "\"admin\""
+      told["verb"] = text(verb.name)
+      told["partition"] = number(partition)
     }
     return told
   }
@@ -181,6 +186,7 @@ enum Told {
         })
     case .status(let answer): told = status(answer)
     case .deadLetters(let answer): told = deadLetters(answer)
+    case .admin(let answer): told = ["kind": "\"admin\"", "text": text(answer.text)]
     case .error(let answer):
       told = [
         "kind": "\"error\"", "code": "\(answer.code.rawValue)", "retryable": answer.retryable ? "1" : "0",
@@ -198,8 +204,9 @@ enum Told {
       "letters": list(
         answer.letters.map { letter in
           list([
-            text(letter.topic), "\(letter.partition)", "\(letter.offset)", "\(letter.timestamp)",
-            text(letter.reason.name), number(letter.bytes), text(Hex.text(letter.beginning)),
+            "\(letter.position)", text(letter.topic), "\(letter.partition)", "\(letter.offset)",
+            "\(letter.timestamp)", text(letter.reason.name), number(letter.bytes),
+            text(Hex.text(letter.part)),
           ])
         }),
     ]
@@ -215,7 +222,8 @@ enum Told {
           list([
             "\(shard.partition)", text(shard.state.name), text(shard.reason), "\(shard.watermark)",
             "\(shard.endOffset)", "\(shard.lag)", "\(shard.counted)", list(shard.rejected.map { "\($0)" }),
-            "\(shard.superseded)", "\(shard.shardClockMillis)", "\(shard.users)",
+            "\(shard.superseded)", "\(shard.shardClockMillis)", "\(shard.users)", "\(shard.durable)",
+            "\(shard.snapshot)", "\(shard.sealed)", "\(shard.restoredBytes)", "\(shard.restoreBytes)",
           ])
         }),
       "counters": list(answer.counters.map { list([text($0.name), "\($0.value)"]) }),
@@ -251,7 +259,9 @@ extension OwnedRequest {
     case .summary(let board, let quantiles): self = .summary(board: board, quantiles: Array(quantiles))
     case .boards: self = .boards
     case .status: self = .status
-    case .deadLetters(let position, let limit): self = .deadLetters(position: position, limit: UInt32(limit))
+    case .deadLetters(let position, let limit, let skip):
+      self = .deadLetters(position: position, limit: UInt32(limit), skip: UInt32(skip))
+    case .admin(let verb, let partition): self = .admin(verb, partition: partition)
     }
   }
 }

@@ -49,7 +49,7 @@ private final class Answers: QueryHandler {
         ResponseWriter.status(
           id: request.id,
           StatusAnswer(node: "n", cluster: "c", software: "s", state: .serving, uptimeMillis: 1), into: &out)
-      case .hello, .ping, .around, .compare, .summary, .boards, .deadLetters:
+      case .hello, .ping, .around, .compare, .summary, .boards, .deadLetters, .admin:
         ResponseWriter.error(id: request.id, code: .unsupported, text: "not here", into: &out)
       }
     }

@@ -13,7 +13,9 @@ private struct Script {
   var now = Moment(nanoseconds: 1_000)
   var bytes: [UInt8] = []
 
-  init(_ limits: ServerLimits = ServerLimits()) { session = SessionState(limits, now: now) }
+  init(_ limits: ServerLimits = ServerLimits(), roles: Roles = [.query, .admin]) {
+    session = SessionState(limits, roles: roles, now: now)
+  }
 
   /// Bytes arrive; every whole frame is decided on, requests are taken, and the turn stays open.
   mutating func received(_ more: [UInt8]) -> [String] {
@@ -184,6 +186,17 @@ private let waits = RequestOptions(atLeast: [AtLeast(partition: 0, offset: 7)])
     #expect(script.received(rank(9)) == ["duplicate_id 9"])
     script.session.answered(at: 0)
     #expect(script.received(rank(9)) == ["ask 9"])
+  }
+
+  @Test("who may not administer gives no orders, who may not ask gets no answers; PING is for all")
+  func roles() {
+    let asked = hello() + rank(2) + frame(.admin(.seal, partition: nil), id: 3) + frame(.ping, id: 4)
+    var both = Script()
+    #expect(both.received(asked) == ["hello 1 v1", "ask 2", "ask 3", "pong 4"])
+    var asking = Script(roles: .query)
+    #expect(asking.received(asked) == ["hello 1 v1", "ask 2", "not_allowed 3", "pong 4"])
+    var ordering = Script(roles: .admin)
+    #expect(ordering.received(asked) == ["hello 1 v1", "not_allowed 2", "ask 3", "pong 4"])
   }
 
   @Test("a deadline of 0 is refused without asking anybody")
