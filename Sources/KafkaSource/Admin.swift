@@ -36,7 +36,9 @@ public final class Admin: @unchecked Sendable {
     switch AdminRequests.look(client, topic, timeoutMs: timeoutMs) {
     case .plainTopic(let plain): return plain
     case .topicFailed(let error): throw error
-    case .none, .topic, .configuration, .configurationFailed, .offsets, .offsetsFailed, .done, .other: break
+    case .none, .topic, .configuration, .configurationFailed, .offsets, .offsetsFailed, .committed, .stored,
+      .done, .other:
+      break
     }
     AdminRequests.describeTopic(client, topic, queue, timeoutMs: timeoutMs)
     var facts: TopicFacts
@@ -44,7 +46,9 @@ public final class Admin: @unchecked Sendable {
     case .topic(let told): facts = told
     case .topicFailed(let error): throw error
     case .none: throw timedOut
-    case .plainTopic, .configuration, .configurationFailed, .offsets, .offsetsFailed, .done, .other:
+    case .plainTopic, .configuration, .configurationFailed, .offsets, .offsetsFailed, .committed, .stored,
+      .done,
+      .other:
       preconditionFailure("an answer nobody asked for")
     }
     AdminRequests.describeConfiguration(client, topic, queue, timeoutMs: timeoutMs)
@@ -73,7 +77,9 @@ public final class Admin: @unchecked Sendable {
       case .offsets(end, let offsets): found[end] = offsets
       case .offsetsFailed(_, let failure): throw .failed(failure)
       case .none: throw timedOut
-      case .offsets, .plainTopic, .topic, .topicFailed, .configuration, .configurationFailed, .done, .other:
+      case .offsets, .plainTopic, .topic, .topicFailed, .configuration, .configurationFailed, .committed,
+        .stored,
+        .done, .other:
         preconditionFailure("an answer nobody asked for")
       }
     }
@@ -131,13 +137,45 @@ public final class Admin: @unchecked Sendable {
     try done(topic, timeoutMs)
   }
 
+  /// What a group has stored.
+  ///
+  /// - Parameters:
+  ///   - group: its name.
+  ///   - topic: the topic.
+  ///   - partitions: how many of it, from 0.
+  ///   - timeoutMs: how long to wait, in milliseconds.
+  /// - Returns: by partition.
+  /// - Throws: `failed`.
+  public func groupOffsets(
+    _ group: String, _ topic: String, partitions: Int32, timeoutMs: Int32 = 10_000
+  ) throws(KafkaError) -> [GroupOffset] {
+    AdminRequests.groupOffsets(client, group, topic, Array(0..<partitions), queue, timeoutMs: timeoutMs)
+    guard case .stored(let stored?) = wait(topic, timeoutMs) else { throw timedOut }
+    return stored.map { GroupOffset(partition: $0.key, $0.value) }.sorted { $0.partition < $1.partition }
+  }
+
+  /// Moves the offsets of a group without members, as an operator's tool does.
+  ///
+  /// - Parameters:
+  ///   - group: its name.
+  ///   - topic: the topic.
+  ///   - offsets: by partition.
+  ///   - timeoutMs: how long to wait, in milliseconds.
+  /// - Throws: `failed`, also if the group has members.
+  public func setGroupOffsets(
+    _ group: String, _ topic: String, _ offsets: [Int32: Int64], timeoutMs: Int32 = 10_000
+  ) throws(KafkaError) {
+    AdminRequests.setGroupOffsets(client, group, topic, offsets, queue, timeoutMs: timeoutMs)
+    try done(topic, timeoutMs)
+  }
+
   private func done(_ topic: String, _ timeoutMs: Int32) throws(KafkaError) {
     switch wait(topic, timeoutMs) {
     case .done(.none): return
     case .done(.some(let failure)): throw .failed(failure)
     case .none: throw timedOut
     case .plainTopic, .topic, .topicFailed, .configuration, .configurationFailed, .offsets, .offsetsFailed,
-      .other:
+      .committed, .stored, .other:
       preconditionFailure("an answer nobody asked for")
     }
   }

@@ -1,5 +1,6 @@
 // The admin requests we use, sent without waiting: the answer comes as an event on a queue.
 import CRdKafka
+import Glibc
 
 /// An answer to one of the requests below.
 enum AdminReply: Equatable {
@@ -17,6 +18,10 @@ enum AdminReply: Equatable {
   case offsets(AdminRequests.End, [Int32: Int64])
   /// Offsets could not be read.
   case offsetsFailed(AdminRequests.End, KafkaFailure)
+  /// Offsets the group has stored for us now, by partition, and why others are missing.
+  case committed([Int32: Int64], KafkaFailure?)
+  /// What the group has stored; nil if it could not be read.
+  case stored([Int32: StoredOffset]?)
   /// A topic was created or deleted, or why not.
   case done(KafkaFailure?)
   /// Nothing of ours.
@@ -140,6 +145,48 @@ enum AdminRequests {
     rd_kafka_DeleteRecords_destroy(requests[0])
   }
 
+  /// Commits offsets with our mark.
+  static func commit(
+    _ client: Client, _ topic: String, _ offsets: [(partition: Int32, offset: Int64)],
+    _ queue: borrowing Queue
+  ) -> KafkaFailure? {
+    let list = PartitionList(topic: topic, offsets)
+    for i in 0..<offsets.count {
+      let mark = GroupOffsets.mark(offsets[i].offset)
+      // librdkafka frees it with the list.
+      list.raw.pointee.elems[i].metadata = UnsafeMutableRawPointer(strdup(mark))
+      list.raw.pointee.elems[i].metadata_size = mark.utf8.count
+    }
+    let error = rd_kafka_commit_queue(client.raw, list.raw, queue.raw, nil, nil)
+    return error == RD_KAFKA_RESP_ERR_NO_ERROR ? nil : KafkaFailure(error)
+  }
+
+  /// Asks what the group has stored.
+  static func groupOffsets(
+    _ client: Client, _ group: String, _ topic: String, _ partitions: [Int32], _ queue: borrowing Queue,
+    timeoutMs: Int32
+  ) {
+    let options = makeOptions(client, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPOFFSETS, timeoutMs)
+    defer { rd_kafka_AdminOptions_destroy(options) }
+    let list = PartitionList(topic: topic, partitions.map { ($0, 0) })
+    var requests: [OpaquePointer?] = [rd_kafka_ListConsumerGroupOffsets_new(group, list.raw)]
+    rd_kafka_ListConsumerGroupOffsets(client.raw, &requests, 1, options, queue.raw)
+    rd_kafka_ListConsumerGroupOffsets_destroy(requests[0])
+  }
+
+  /// Moves the stored offsets of a group without members.
+  static func setGroupOffsets(
+    _ client: Client, _ group: String, _ topic: String, _ offsets: [Int32: Int64], _ queue: borrowing Queue,
+    timeoutMs: Int32
+  ) {
+    let options = makeOptions(client, RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS, timeoutMs)
+    defer { rd_kafka_AdminOptions_destroy(options) }
+    let list = PartitionList(topic: topic, offsets.map { ($0.key, $0.value) })
+    var requests: [OpaquePointer?] = [rd_kafka_AlterConsumerGroupOffsets_new(group, list.raw)]
+    rd_kafka_AlterConsumerGroupOffsets(client.raw, &requests, 1, options, queue.raw)
+    rd_kafka_AlterConsumerGroupOffsets_destroy(requests[0])
+  }
+
   /// Waits for an answer.
   ///
   /// - Parameters:
@@ -168,6 +215,13 @@ enum AdminRequests {
       let result = rd_kafka_event_DeleteTopics_result(event)
       return .done(failure ?? first(rd_kafka_DeleteTopics_result_topics(result, &count), count))
     case RD_KAFKA_EVENT_DELETERECORDS_RESULT: return .done(failure)
+    case RD_KAFKA_EVENT_ALTERCONSUMERGROUPOFFSETS_RESULT:
+      var count = 0
+      let result = rd_kafka_event_AlterConsumerGroupOffsets_result(event)
+      let groups = rd_kafka_AlterConsumerGroupOffsets_result_groups(result, &count)
+      return .done(failure ?? firstOfGroups(groups, count))
+    case RD_KAFKA_EVENT_OFFSET_COMMIT: return commitReply(event, failure)
+    case RD_KAFKA_EVENT_LISTCONSUMERGROUPOFFSETS_RESULT: return storedReply(event, failure)
     default: return .other
     }
   }
@@ -250,6 +304,56 @@ enum AdminRequests {
       }
     }
     return .offsets(end, offsets)
+  }
+
+  /// The first failure of an answer about groups.
+  private static func firstOfGroups(
+    _ groups: UnsafeMutablePointer<OpaquePointer?>?, _ count: Int
+  ) -> KafkaFailure? {
+    guard count > 0, let group = groups?[0] else { return nil }
+    if let error = rd_kafka_group_result_error(group) {
+      return KafkaFailure(rd_kafka_error_code(error), text: String(cString: rd_kafka_error_string(error)))
+    }
+    guard let list = rd_kafka_group_result_partitions(group) else { return nil }
+    for i in 0..<Int(list.pointee.cnt) where list.pointee.elems[i].err != RD_KAFKA_RESP_ERR_NO_ERROR {
+      return KafkaFailure(list.pointee.elems[i].err)
+    }
+    return nil
+  }
+
+  private static func commitReply(_ event: OpaquePointer, _ failure: KafkaFailure?) -> AdminReply {
+    guard failure == nil, let list = rd_kafka_event_topic_partition_list(event) else {
+      return .committed([:], failure)
+    }
+    var stored: [Int32: Int64] = [:]
+    var refusal: KafkaFailure?
+    for i in 0..<Int(list.pointee.cnt) {
+      let place = list.pointee.elems[i]
+      if place.err == RD_KAFKA_RESP_ERR_NO_ERROR {
+        stored[place.partition] = place.offset
+      } else {
+        refusal = KafkaFailure(place.err)
+      }
+    }
+    return .committed(stored, refusal)
+  }
+
+  private static func storedReply(_ event: OpaquePointer, _ failure: KafkaFailure?) -> AdminReply {
+    var count = 0
+    let result = rd_kafka_event_ListConsumerGroupOffsets_result(event)
+    guard failure == nil, let groups = rd_kafka_ListConsumerGroupOffsets_result_groups(result, &count),
+      count > 0, let group = groups[0], rd_kafka_group_result_error(group) == nil,
+      let list = rd_kafka_group_result_partitions(group)
+    else { return .stored(nil) }
+    var stored: [Int32: StoredOffset] = [:]
+    for i in 0..<Int(list.pointee.cnt) {
+      let place = list.pointee.elems[i]
+      guard place.err == RD_KAFKA_RESP_ERR_NO_ERROR else { continue }
+      let metadata = UnsafeRawBufferPointer(start: place.metadata, count: place.metadata_size)
+      stored[place.partition] = StoredOffset(
+        offset: place.offset, metadata: String(decoding: metadata, as: UTF8.self))
+    }
+    return .stored(stored)
   }
 
   private static func makeOptions(

@@ -27,7 +27,8 @@ public final class Consumer: @unchecked Sendable {
     self.settings = settings
     context = ConsumerContext(
       state: ConsumerState(
-        topic: settings.topic, topicID: settings.topicID, addsIncrements: settings.addsIncrements),
+        topic: settings.topic, topicID: settings.topicID, addsIncrements: settings.addsIncrements,
+        heldBackMsMax: settings.heldBackMsMax),
       startOffset: settings.startOffset)
     let configuration = try settings.configuration()
     ConsumerCallbacks.install(configuration)
@@ -52,6 +53,7 @@ public final class Consumer: @unchecked Sendable {
     listen()
     let batches = sorter.sort(count, context, client)
     context.state.callEnded(into: &context.actions)
+    commitDue()
     // What callbacks noted comes first (assignments before their records), what records brought last.
     act(into: &events, between: batches)
   }
@@ -64,17 +66,38 @@ public final class Consumer: @unchecked Sendable {
   /// - Parameter partition: which; others than ours are ignored.
   public func pause(_ partition: Int32) { change { $0.pause(partition, into: &$1) } }
 
-  /// Reads a paused or stopped partition again: also the way to accept a gap, by an offset after it.
+  /// Reads a waiting, paused or stopped partition: also the way to accept a gap, by an offset after it. An offset
+  /// outside the topic stops the partition with `gap` or `truncated`.
   ///
   /// - Parameters:
   ///   - partition: which; others than ours are ignored.
-  ///   - offset: where to go on; where it stood if nil.
+  ///   - offset: where to go on; where it stood if nil. One that waits needs it. A partition paused while it was
+  ///     stopped goes back to stopped if nil.
   public func resume(_ partition: Int32, at offset: Int64? = nil) {
     change { $0.resume(partition, at: offset, into: &$1) }
   }
 
+  /// Commits next offsets to the group, each with our mark. They are advice for tools that show lag: nothing is ever
+  /// read from them, they go out about once a second while the group rests, the last ones noted win, and those of
+  /// partitions that are not ours are dropped. A failure is told once, as a `log` event of `poll`.
+  ///
+  /// - Parameters:
+  ///   - offsets: by partition, the offset after all that is durable.
+  ///   - synchronously: sends at once and waits for the answer: for the end, before `close`.
+  ///   - timeoutMs: longest wait, in milliseconds.
+  public func commit(
+    _ offsets: [(partition: Int32, offset: Int64)], synchronously: Bool = false, timeoutMs: Int32 = 3_000
+  ) {
+    context.group.want(offsets)
+    guard synchronously, !isClosing else { return }
+    let end = monotonicNs() + UInt64(max(0, timeoutMs)) * 1_000_000
+    while context.group.isSending, monotonicNs() < end { listen(timeoutMs: 20) }
+    guard commitDue(isLast: true) else { return }
+    while context.group.isSending, monotonicNs() < end { listen(timeoutMs: 20) }
+  }
+
   /// State, place and lag of the partitions that are ours, ascending.
-  public var status: [PartitionStatus] { context.state.status }
+  public var status: [PartitionStatus] { context.state.status(nowNs: monotonicNs()) }
 
   /// How often the brokers told begin and ends of all partitions: two more than before a question was asked means
   /// that the ends in `status` are younger than the question.
@@ -123,6 +146,22 @@ public final class Consumer: @unchecked Sendable {
   private func ask() {
     let questions = watch.due(nowNs: monotonicNs(), hasPartitions: !context.state.owned.isEmpty)
     for question in questions { send(question) }
+    let unheard = context.group.question(nowNs: monotonicNs())
+    guard !unheard.isEmpty else { return }
+    AdminRequests.groupOffsets(
+      client, settings.groupID, settings.topic, unheard, answers, timeoutMs: TopicWatch.requestTimeoutMs)
+  }
+
+  /// - Returns: whether anything was sent.
+  @discardableResult
+  private func commitDue(isLast: Bool = false) -> Bool {
+    let due = context.group.due(isLast: isLast)
+    guard !due.isEmpty else { return false }
+    context.group.sent()
+    if let failure = AdminRequests.commit(client, settings.topic, due, answers) {
+      take(.committed([:], failure))
+    }
+    return true
   }
 
   private func send(_ question: TopicWatch.Question) {
@@ -144,18 +183,34 @@ public final class Consumer: @unchecked Sendable {
     }
   }
 
-  private func listen() {
-    while let reply = AdminRequests.reply(answers, settings.topic, timeoutMs: 0) { take(reply) }
+  private func listen(timeoutMs: Int32 = 0) {
+    var timeoutMs = timeoutMs
+    while let reply = AdminRequests.reply(answers, settings.topic, timeoutMs: timeoutMs) {
+      take(reply)
+      timeoutMs = 0
+    }
   }
 
   private func take(_ reply: AdminReply) {
+    if case .committed(let stored, let failure) = reply {
+      if let event = context.group.committed(stored, failure) { context.actions.append(.tell(event)) }
+      return
+    }
+    if case .stored(let found) = reply {
+      let events = context.group.heard(found, nowNs: monotonicNs())
+      context.actions += events.map { .tell($0) }
+      return
+    }
     switch watch.received(reply, nowNs: monotonicNs()) {
     case .ask(let question): send(question)
     case .topic(let facts): context.state.described(facts, into: &context.actions)
     case .failed(let error): context.state.fail(error, into: &context.actions)
     case .ranges(let ranges):
       endsHeard += 1
-      for (partition, range) in ranges { context.state.heard(partition, range, into: &context.actions) }
+      let nowNs = monotonicNs()
+      for (partition, range) in ranges {
+        context.state.heard(partition, range, nowNs: nowNs, into: &context.actions)
+      }
     case .nothing: break
     }
   }

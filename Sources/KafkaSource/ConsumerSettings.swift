@@ -7,7 +7,7 @@ public struct ConsumerSettings: Sendable {
   public var bootstrapServers: String
   /// The one topic that is read.
   public var topic: String
-  /// The consumer group; membership only, its offsets are never read.
+  /// The consumer group; membership only, reading never starts from its offsets.
   public var groupID: String
   /// Sent with each request; carries the node's advertised address.
   public var clientID: String
@@ -19,8 +19,12 @@ public struct ConsumerSettings: Sendable {
   public var addsIncrements: Bool
   /// Most records taken from librdkafka at a time, all partitions together.
   public var batchCountMax: Int
-  /// First offset wanted of a partition that is assigned; called inside `poll`, on its thread.
-  public var startOffset: @Sendable (_ partition: Int32) -> Int64
+  /// How long an open transaction may hold a partition's last stable offset back before it is told, in
+  /// milliseconds.
+  public var heldBackMsMax: Int64
+  /// First offset wanted of a partition that is assigned; nil lets it wait, unread, until `resume` names one. Called
+  /// inside `poll`, on its thread.
+  public var startOffset: @Sendable (_ partition: Int32) -> Int64?
 
   /// - Parameters:
   ///   - bootstrapServers: `host:port,…`.
@@ -31,11 +35,13 @@ public struct ConsumerSettings: Sendable {
   ///   - topicID: id the caller's state was made from.
   ///   - addsIncrements: whether compacted topics are refused.
   ///   - batchCountMax: most records a poll takes, 1...100,000.
-  ///   - startOffset: first offset wanted of a partition.
+  ///   - heldBackMsMax: when to tell of an open transaction, in milliseconds.
+  ///   - startOffset: first offset wanted of a partition; nil to wait for `resume`.
   public init(
     bootstrapServers: String, topic: String, groupID: String, clientID: String = "rankmysteps",
     properties: [(key: String, value: String)] = [], topicID: TopicID? = nil, addsIncrements: Bool = true,
-    batchCountMax: Int = 10_000, startOffset: @escaping @Sendable (_ partition: Int32) -> Int64 = { _ in 0 }
+    batchCountMax: Int = 10_000, heldBackMsMax: Int64 = 60_000,
+    startOffset: @escaping @Sendable (_ partition: Int32) -> Int64? = { _ in 0 }
   ) {
     self.bootstrapServers = bootstrapServers
     self.topic = topic
@@ -45,6 +51,7 @@ public struct ConsumerSettings: Sendable {
     self.topicID = topicID
     self.addsIncrements = addsIncrements
     self.batchCountMax = batchCountMax
+    self.heldBackMsMax = heldBackMsMax
     self.startOffset = startOffset
   }
 
@@ -69,6 +76,10 @@ public struct ConsumerSettings: Sendable {
       "shards that stay must not be stopped by a rebalance"
     ),
     ("group.protocol", "classic", "the new protocol refuses a start position chosen by the client"),
+    (
+      "statistics.interval.ms", "1000",
+      "offsets are committed while the group rests, which the statistics tell"
+    ),
     (
       "allow.auto.create.topics", "false",
       "reading must not create a topic with the broker's default partitions"

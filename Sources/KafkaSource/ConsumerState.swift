@@ -3,67 +3,6 @@
 
 /// The state of one consumer.
 struct ConsumerState: Equatable {
-  /// A partition's phase. `closed` is where all begin and end.
-  enum Phase: Equatable {
-    /// Ours and read. Next: paused, stopped, revoking.
-    case assigned
-    /// Ours, not read until resumed. Next: assigned, stopped, revoking.
-    case paused
-    /// Ours, not read until the cause is gone or someone decides. Next: assigned (cleared), revoking.
-    case stopped(KafkaError)
-    /// An offset is refused by the broker; the next answer about begin and end says why. Next: assigned, stopped.
-    case outOfRange
-    /// Taken away during the running call, whose records of it are dropped. Next: closed, rewinding.
-    case revoking
-    /// Taken away and given back during one call, or kept through a rebalance (after which librdkafka before 2.13.2
-    /// may go on one record too far): records of this call are dropped and read again from `start`. Next: assigned.
-    case rewinding(start: Int64)
-    /// Not ours. Next: assigned.
-    case closed
-
-    /// The word for status output.
-    var name: String {
-      switch self {
-      case .assigned: "assigned"
-      case .paused: "paused"
-      case .stopped, .outOfRange: "stopped"
-      case .revoking, .rewinding: "revoking"
-      case .closed: "closed"
-      }
-    }
-  }
-
-  /// What the driver owes after a happening, in order.
-  enum Action: Equatable {
-    /// Hand this to the caller.
-    case tell(ConsumerEvent)
-    /// Join the group.
-    case subscribe
-    /// Stop fetching the partition.
-    case pause(Int32)
-    /// Fetch the partition from this offset on.
-    case resume(Int32, at: Int64)
-    /// The same for one whose fetching has ended by an error: a seek does not revive it.
-    case restart(Int32, at: Int64)
-    /// Ask for begin and end of all partitions now.
-    case askOffsets
-    /// Ask what the topic is now; an answer to an older question does not count.
-    case askTopic
-  }
-
-  struct Partition: Equatable {
-    var phase = Phase.closed
-    /// Number of the assignment; rises with each.
-    var generation: UInt64 = 0
-    var range: OffsetRange?
-    var dropped: UInt64 = 0
-    /// Next offset expected while `floors` holds the closed mark.
-    var offsetNext: Int64 = 0
-    /// The place at the last answer about begin and end, and for how many of them it has not moved.
-    var placeHeard: Int64 = -1
-    var stillHeard = 0
-  }
-
   /// Most partitions a topic may have here; a number beyond it is a broken answer.
   static let partitionsMax: Int32 = 100_000
   /// Answers in a row that show records ahead of a place that does not move, after which it is fetched anew.
@@ -75,6 +14,8 @@ struct ConsumerState: Equatable {
   let topic: String
   /// Whether a record adds to a total, so that compaction must be refused.
   let addsIncrements: Bool
+  /// How long an open transaction may last untold, in milliseconds.
+  let heldBackMsMax: Int64
   /// Id the shards' state belongs to; set by the first answer if the caller had none.
   private(set) var topicID: TopicID?
   private(set) var facts: TopicFacts?
@@ -89,10 +30,12 @@ struct ConsumerState: Equatable {
   ///   - topic: name of the topic.
   ///   - topicID: id the caller's state was made from; nil if it has none.
   ///   - addsIncrements: whether a record adds to a total.
-  init(topic: String, topicID: TopicID?, addsIncrements: Bool) {
+  ///   - heldBackMsMax: how long an open transaction may last untold, in milliseconds.
+  init(topic: String, topicID: TopicID?, addsIncrements: Bool, heldBackMsMax: Int64 = 60_000) {
     self.topic = topic
     self.topicID = topicID
     self.addsIncrements = addsIncrements
+    self.heldBackMsMax = heldBackMsMax
   }
 
   // MARK: - The topic
@@ -171,9 +114,15 @@ struct ConsumerState: Equatable {
     for index in partitions.indices {
       switch partitions[index].phase {
       case .assigned, .paused, .outOfRange, .stopped(.unknownTopic): stop(Int32(index), error, into: &out)
-      case .stopped, .revoking, .rewinding, .closed: continue
+      case .waiting, .stopped, .revoking, .rewinding, .closed: continue
       }
     }
+  }
+
+  /// What keeps every partition from being read just now; nil if nothing does.
+  private var halt: KafkaError? {
+    guard let error = sourceError, isRefused || error == .unknownTopic(topic) else { return nil }
+    return error
   }
 
   // MARK: - Assignments
@@ -181,26 +130,29 @@ struct ConsumerState: Equatable {
   /// Partitions were assigned.
   ///
   /// - Parameters:
-  ///   - starts: partition and first offset wanted of each.
+  ///   - starts: partition and first offset wanted of each; nil for those that wait to be told.
   ///   - out: actions are appended.
-  mutating func assigned(_ starts: [(partition: Int32, offset: Int64)], into out: inout [Action]) {
+  mutating func assigned(_ starts: [(partition: Int32, offset: Int64?)], into out: inout [Action]) {
     generation += 1
     var given: [Int32] = []
     for (partition, offset) in starts {
       precondition(
-        partition >= 0 && partition < ConsumerState.partitionsMax && offset >= 0,
-        "assigned partition \(partition) at \(offset)")
+        partition >= 0 && partition < ConsumerState.partitionsMax && offset ?? 0 >= 0,
+        "assigned partition \(partition) at \(offset ?? 0)")
       grow(to: Int(partition) + 1)
       let index = Int(partition)
       switch partitions[index].phase {
       case .revoking, .rewinding: partitions[index].phase = .rewinding(start: offset)
-      case .closed, .assigned, .paused, .stopped, .outOfRange:
-        partitions[index].phase = .assigned
-        floors[index] = offset
+      case .closed, .assigned, .waiting, .paused, .stopped, .outOfRange:
+        partitions[index].phase = offset == nil ? .waiting : .assigned
+        floors[index] = offset ?? ConsumerState.closedFloor
       }
       partitions[index].generation = generation
-      partitions[index].offsetNext = offset
+      partitions[index].offsetNext = offset ?? -1
       partitions[index].range = nil
+      partitions[index].isHeld = false
+      partitions[index].isFetchOver = false
+      partitions[index].heldBack = HeldBack()
       given.append(partition)
     }
     rewindKept(since: generation)
@@ -247,11 +199,12 @@ struct ConsumerState: Equatable {
     for index in partitions.indices {
       switch partitions[index].phase {
       case .revoking: partitions[index].phase = .closed
-      case .rewinding(let start):
+      case .rewinding(nil): partitions[index].phase = .waiting
+      case .rewinding(let start?):
         partitions[index].phase = .assigned
         floors[index] = start
         out.append(.resume(Int32(index), at: start))
-      case .assigned, .paused, .stopped, .outOfRange, .closed: continue
+      case .assigned, .waiting, .paused, .stopped, .outOfRange, .closed: continue
       }
     }
   }
@@ -303,13 +256,13 @@ struct ConsumerState: Equatable {
   ///   - error: what; `corrupt` stops it, everything else is told and kept.
   ///   - out: actions are appended.
   mutating func partitionFailed(_ partition: Int32, _ error: KafkaError, into out: inout [Action]) {
-    guard isOurs(partition) else { return }
+    guard isOurs(partition), !noted(partition) else { return }
     stop(partition, error, into: &out)
   }
 
   /// The broker refuses the offset we want: begin and end will tell whether records are gone or the topic was cut.
   mutating func offsetRefused(_ partition: Int32, into out: inout [Action]) {
-    guard isOurs(partition) else { return }
+    guard isOurs(partition), !noted(partition) else { return }
     let next = offsetNext(partition)
     partitions[Int(partition)].offsetNext = next
     partitions[Int(partition)].phase = .outOfRange
@@ -318,17 +271,38 @@ struct ConsumerState: Equatable {
     out.append(.askOffsets)
   }
 
+  /// Trouble of a partition that is not read meanwhile comes again when it is: all it takes is a new start.
+  private mutating func noted(_ partition: Int32) -> Bool {
+    switch partitions[Int(partition)].phase {
+    case .waiting, .paused:
+      partitions[Int(partition)].isFetchOver = true
+      return true
+    case .assigned, .stopped, .outOfRange, .revoking, .rewinding, .closed: return false
+    }
+  }
+
   /// Begin and end of a partition were heard of.
   ///
   /// - Parameters:
   ///   - partition: which.
   ///   - range: where it begins and ends.
+  ///   - nowNs: monotonic time.
   ///   - out: actions are appended.
-  mutating func heard(_ partition: Int32, _ range: OffsetRange, into out: inout [Action]) {
+  mutating func heard(
+    _ partition: Int32, _ range: OffsetRange, nowNs: UInt64 = 0, into out: inout [Action]
+  ) {
     guard isOurs(partition) else { return }
     let index = Int(partition)
     let next = offsetNext(partition)
     partitions[index].range = range
+    switch partitions[index].heldBack.heard(range, nowNs: nowNs, maxMs: heldBackMsMax) {
+    case .none: break
+    case .long(let heldMs):
+      out.append(
+        .tell(
+          .heldBack(partition: partition, stable: range.stable, high: range.high, heldMs: heldMs)))
+    case .ended: out.append(.tell(.heldBackEnded(partition: partition)))
+    }
     switch partitions[index].phase {
     case .outOfRange, .stopped(.gap), .stopped(.truncated):
       if next < range.low {
@@ -339,7 +313,7 @@ struct ConsumerState: Equatable {
         clear(partition, into: &out)
       }
     case .assigned: nudge(partition, next, range, into: &out)
-    case .paused, .stopped, .revoking, .rewinding, .closed: return
+    case .waiting, .paused, .stopped, .revoking, .rewinding, .closed: return
     }
   }
 
@@ -362,32 +336,52 @@ struct ConsumerState: Equatable {
 
   // MARK: - The caller's wishes
 
-  /// Stops reading a partition for a while.
+  /// Stops reading a partition for a while; one that stands still already does not start when its trouble is over.
   mutating func pause(_ partition: Int32, into out: inout [Action]) {
-    guard isOurs(partition), partitions[Int(partition)].phase == .assigned else { return }
-    partitions[Int(partition)].offsetNext = offsetNext(partition)
-    partitions[Int(partition)].phase = .paused
-    floors[Int(partition)] = ConsumerState.closedFloor
-    out.append(.pause(partition))
+    guard isOurs(partition) else { return }
+    let index = Int(partition)
+    switch partitions[index].phase {
+    case .assigned:
+      partitions[index].offsetNext = offsetNext(partition)
+      partitions[index].phase = .paused
+      partitions[index].isHeld = true
+      floors[index] = ConsumerState.closedFloor
+      out.append(.pause(partition))
+    case .stopped, .outOfRange: partitions[index].isHeld = true
+    case .waiting, .paused, .revoking, .rewinding, .closed: return
+    }
   }
 
-  /// Reads a paused or stopped partition again.
+  /// Reads a waiting, paused or stopped partition.
   ///
   /// - Parameters:
   ///   - partition: which.
   ///   - offset: where to go on; where it stood if nil.
   ///   - out: actions are appended.
   mutating func resume(_ partition: Int32, at offset: Int64?, into out: inout [Action]) {
-    guard isOurs(partition), !isRefused else { return }
+    precondition(offset ?? 0 >= 0, "partition \(partition) resumed at \(offset ?? 0)")
+    guard isOurs(partition) else { return }
     let index = Int(partition)
+    let wasHeld = partitions[index].isHeld
     switch partitions[index].phase {
+    case .waiting:
+      guard let offset else { return }
+      partitions[index].offsetNext = offset
+      if let halt { stop(partition, halt, into: &out) } else { clear(partition, into: &out) }
     case .paused:
+      partitions[index].isHeld = false
+      if let offset { partitions[index].offsetNext = offset }
+      if partitions[index].isFetchOver {
+        clear(partition, into: &out)
+        return
+      }
       partitions[index].phase = .assigned
-      floors[index] = offset ?? partitions[index].offsetNext
+      floors[index] = partitions[index].offsetNext
       out.append(.resume(partition, at: floors[index]))
     case .stopped, .outOfRange:
-      if let offset { partitions[index].offsetNext = offset }
-      clear(partition, into: &out)
+      partitions[index].isHeld = false
+      if let offset { partitions[index].offsetNext = offset } else if wasHeld { return }
+      if halt == nil { clear(partition, into: &out) }
     case .assigned, .revoking, .rewinding, .closed: return
     }
   }
@@ -404,21 +398,21 @@ struct ConsumerState: Equatable {
   var owned: [Int32] { partitions.indices.map { Int32($0) }.filter(isOurs) }
 
   /// The state of our partitions, ascending.
-  var status: [PartitionStatus] {
+  func status(nowNs: UInt64 = 0) -> [PartitionStatus] {
     owned.map { partition in
       let state = partitions[Int(partition)]
       var error: KafkaError?
       if case .stopped(let reason) = state.phase { error = reason }
       return PartitionStatus(
         partition: partition, state: state.phase.name, offsetNext: offsetNext(partition), range: state.range,
-        dropped: state.dropped, error: error)
+        dropped: state.dropped, error: error, heldBackMs: state.heldBack.lengthMs(nowNs))
     }
   }
 
   private func isOurs(_ partition: Int32) -> Bool {
     guard partitions.indices.contains(Int(partition)) else { return false }
     switch partitions[Int(partition)].phase {
-    case .assigned, .paused, .stopped, .outOfRange: return true
+    case .assigned, .waiting, .paused, .stopped, .outOfRange: return true
     case .revoking, .rewinding, .closed: return false
     }
   }
@@ -438,7 +432,14 @@ struct ConsumerState: Equatable {
     if case .stopped = partitions[index].phase {
       out.append(.tell(.partitionCleared(partition: partition)))
     }
+    if partitions[index].isHeld {
+      if partitions[index].phase == .outOfRange { out.append(.pause(partition)) }
+      partitions[index].phase = .paused
+      partitions[index].isFetchOver = true
+      return
+    }
     partitions[index].phase = .assigned
+    partitions[index].isFetchOver = false
     floors[index] = partitions[index].offsetNext
     out.append(.restart(partition, at: floors[index]))
   }

@@ -39,6 +39,11 @@ public struct KafkaFailure: Equatable, Sendable, CustomStringConvertible {
 
   init(_ error: rd_kafka_resp_err_t, text: String? = nil) { self.init(code: error.rawValue, text: text) }
 
+  /// The group is being rebalanced; the same call succeeds after it.
+  var isRebalance: Bool {
+    code == RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS.rawValue || code == RD_KAFKA_RESP_ERR__WAIT_COORD.rawValue
+  }
+
   /// Takes an error object and frees it; nil if there is none.
   ///
   /// - Parameter error: an owned `rd_kafka_error_t`.

@@ -1,14 +1,16 @@
 // librdkafka's callbacks of a consumer. All of them run inside `poll` (or `close`), on its thread: they act on the
 // assignment, note what happened, and return.
 import CRdKafka
+import Glibc
 
 /// What the callbacks may touch: the consumer's state, and the actions it asks for meanwhile.
 final class ConsumerContext {
   var state: ConsumerState
+  var group = GroupOffsets()
   var actions: [ConsumerState.Action] = []
-  let startOffset: @Sendable (Int32) -> Int64
+  let startOffset: @Sendable (Int32) -> Int64?
 
-  init(state: ConsumerState, startOffset: @escaping @Sendable (Int32) -> Int64) {
+  init(state: ConsumerState, startOffset: @escaping @Sendable (Int32) -> Int64?) {
     self.state = state
     self.startOffset = startOffset
   }
@@ -31,6 +33,11 @@ enum ConsumerCallbacks {
         guard let client, let context = ConsumerContext.of(opaque) else { return }
         ConsumerCallbacks.error(client, code, reason.map { String(cString: $0) }, context)
       }
+      rd_kafka_conf_set_stats_cb(raw) { _, text, _, opaque in
+        guard let text, let context = ConsumerContext.of(opaque) else { return 0 }
+        context.group.rests(strstr(text, "\"join_state\": \"steady\"") != nil)
+        return 0
+      }
       rd_kafka_conf_set_log_cb(raw) { client, level, _, line in
         guard let client, let line, let context = ConsumerContext.of(rd_kafka_opaque(client)) else { return }
         context.actions.append(.tell(.log(level: level, text: String(cString: line))))
@@ -46,25 +53,44 @@ enum ConsumerCallbacks {
     let count = Int(list.pointee.cnt)
     var failure: KafkaFailure?
     if code == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-      var starts: [(partition: Int32, offset: Int64)] = []
+      var starts: [(partition: Int32, offset: Int64?)] = []
       for i in 0..<count {
         let partition = list.pointee.elems[i].partition
-        let offset = max(0, context.startOffset(partition))
-        list.pointee.elems[i].offset = offset
+        let offset = context.startOffset(partition).map { max(0, $0) }
+        list.pointee.elems[i].offset = offset ?? 0
         starts.append((partition, offset))
       }
-      failure = KafkaFailure.take(rd_kafka_incremental_assign(client, list))
-      if failure == nil { context.state.assigned(starts, into: &context.actions) }
+      failure = assign(client, list, starts)
+      if failure == nil {
+        context.state.assigned(starts, into: &context.actions)
+        context.group.assigned(starts.map(\.partition))
+      }
     } else {
       // A handover, or an error of the group: either way the partitions named are not ours from here on.
       let lost = code != RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS || rd_kafka_assignment_lost(client) != 0
-      context.state.revoked(
-        (0..<count).map { list.pointee.elems[$0].partition }, lost: lost, into: &context.actions)
+      let taken = (0..<count).map { list.pointee.elems[$0].partition }
+      context.state.revoked(taken, lost: lost, into: &context.actions)
+      context.group.revoked(taken)
       failure = KafkaFailure.take(rd_kafka_incremental_unassign(client, list))
     }
     if let failure { context.state.fail(.failed(failure), into: &context.actions) }
     // No `rd_kafka_yield` here: the batch call (librdkafka 2.8) looks at that flag after it has taken the next record
     // off its queue, and drops it. The record would be lost, and the client would wait for it for ever when it ends.
+  }
+
+  /// Assigns, so that those that wait are not fetched. A pause of ours outlives the assignment it was made in.
+  private static func assign(
+    _ client: OpaquePointer, _ list: UnsafeMutablePointer<rd_kafka_topic_partition_list_t>,
+    _ starts: [(partition: Int32, offset: Int64?)]
+  ) -> KafkaFailure? {
+    rd_kafka_resume_partitions(client, list)
+    if let failure = KafkaFailure.take(rd_kafka_incremental_assign(client, list)) { return failure }
+    let waiting = starts.indices.filter { starts[$0].offset == nil }
+    guard !waiting.isEmpty else { return nil }
+    let topic = list.pointee.elems[0].topic.map { String(cString: $0) } ?? ""
+    let paused = PartitionList(topic: topic, waiting.map { (starts[$0].partition, 0) })
+    rd_kafka_pause_partitions(client, paused.raw)
+    return nil
   }
 
   /// Errors of the whole client. Most are passing: librdkafka goes on by itself, we tell and keep them.

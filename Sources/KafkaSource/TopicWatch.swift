@@ -101,7 +101,7 @@ struct TopicWatch: Equatable {
       return described(nowNs)
     case .offsets(let end, let offsets): return heard(end, offsets, nowNs)
     case .offsetsFailed(let end, _): return heard(end, [:], nowNs)
-    case .done, .other: return .nothing
+    case .committed, .stored, .done, .other: return .nothing
     }
   }
 

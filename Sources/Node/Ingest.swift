@@ -130,6 +130,21 @@ final class Ingest: @unchecked Sendable {
       diagnostics.log(
         .warning, "the topic has more partitions; users may have moved between shards",
         [.from: "\(from)", .to: "\(to)"])
+    case .groupOffset(let stored):
+      guard stored.isForeign else { break }
+      diagnostics.log(
+        .warning, "the group's offset was moved by someone else; ignored, the shard's own watermark rules",
+        [.partition: "\(stored.partition)", .offset: "\(stored.offset ?? -1)"])
+    case .heldBack(let partition, let stable, let high, let heldMs):
+      diagnostics.log(
+        .warning, "an open transaction holds records back",
+        [
+          .partition: "\(partition)", .offset: "\(stable)", .count: "\(high - stable)",
+          .reason: "nothing after it can be read for \(heldMs / 1000) s",
+          .remedy: "end it: kafka-transactions.sh find-hanging, then abort",
+        ])
+    case .heldBackEnded(let partition):
+      diagnostics.log(.info, "no open transaction holds records back any more", [.partition: "\(partition)"])
     case .fatal(let error):
       diagnostics.log(.error, "the Kafka client stopped for good", [.reason: error.description])
       stopping.store(true, ordering: .releasing)

@@ -145,7 +145,9 @@ enum KafkaBench {
         case .endOfPartition(let partition, _): ends.insert(partition)
         case .fatal(let error), .partitionError(_, let error): throw error
         case .sourceError(let error): complain("rmsbench: \(error)\n")
-        case .topic, .assigned, .revoked, .partitionCleared, .sourceCleared, .partitionsGrew, .log: continue
+        case .topic, .assigned, .revoked, .partitionCleared, .sourceCleared, .partitionsGrew, .groupOffset,
+          .heldBack, .heldBackEnded, .log:
+          continue
         }
       }
     }

@@ -54,8 +54,8 @@ import Testing
     expect(admit(&state, 7, 0), false)
     expect(admit(&state, -1, 0), false)
     expect(admit(&state, 1, 0), true)
-    #expect(state.status.map(\.offsetNext) == [6, 1])
-    #expect(state.status.map(\.dropped) == [2, 0])
+    #expect(state.status().map(\.offsetNext) == [6, 1])
+    #expect(state.status().map(\.dropped) == [2, 0])
   }
 
   @Test("records of a partition taken away during the call are dropped")
@@ -114,15 +114,15 @@ import Testing
     var out: [ConsumerState.Action] = []
     state.heard(0, OffsetRange(low: 0, stable: 11, high: 11), into: &out)
     expect(admit(&state, 0, 9), true)
-    #expect(state.status[0].lag == 1)
+    #expect(state.status()[0].lag == 1)
     state.endOfPartition(0, 11, into: &out)
     #expect(out == [.tell(.endOfPartition(partition: 0, offsetNext: 11))])
-    #expect(state.status[0].isCaughtUp)
+    #expect(state.status()[0].isCaughtUp)
     out = []
     expect(admit(&state, 0, 20), true)
     state.endOfPartition(0, 12, into: &out)
     #expect(out == [])
-    #expect(state.status[0].offsetNext == 21)
+    #expect(state.status()[0].offsetNext == 21)
   }
 
   @Test("an open transaction holds the end back: caught up at the last stable offset")
@@ -131,8 +131,8 @@ import Testing
     var out: [ConsumerState.Action] = []
     state.heard(0, OffsetRange(low: 0, stable: 10, high: 500), into: &out)
     state.endOfPartition(0, 10, into: &out)
-    #expect(state.status[0].isCaughtUp)
-    #expect(state.status[0].range?.high == 500)
+    #expect(state.status()[0].isCaughtUp)
+    #expect(state.status()[0].range?.high == 500)
   }
 
   @Test("a start below what retention left is a gap, told by its offsets, and never jumped over")
@@ -147,7 +147,7 @@ import Testing
     #expect(out == [.pause(0), .tell(.partitionError(partition: 0, gap))])
     #expect(gap.description.contains("gap: offsets 0..99"))
     expect(admit(&state, 0, 100), false)
-    #expect(!state.status[0].isCaughtUp)
+    #expect(!state.status()[0].isCaughtUp)
     out = []
     state.heard(0, OffsetRange(low: 100, stable: 300, high: 300), into: &out)
     #expect(out == [], "told once")
@@ -299,6 +299,157 @@ import Testing
     state.resume(0, at: nil, into: &out)
     #expect(out == [.pause(0), .resume(0, at: 4)])
     expect(admit(&state, 0, 4), true)
+  }
+
+  @Test(
+    "a partition without a start is ours and unread: neither records, ends nor refusals count until told where"
+  )
+  func waits() {
+    var state = ConsumerState(topic: "steps", topicID: nil, addsIncrements: true)
+    var out: [ConsumerState.Action] = []
+    state.described(Self.facts(), into: &out)
+    out = []
+    state.assigned([(0, nil), (1, 0)], into: &out)
+    #expect(out == [.tell(.assigned([0, 1])), .askOffsets])
+    out = []
+    expect(admit(&state, 0, 0), false)
+    expect(admit(&state, 1, 0), true)
+    state.endOfPartition(0, 7, into: &out)
+    state.offsetRefused(0, into: &out)
+    state.partitionFailed(0, .corrupt(partition: 0, KafkaFailure(code: -199)), into: &out)
+    state.heard(0, OffsetRange(low: 100, stable: 200, high: 200), into: &out)
+    state.pause(0, into: &out)
+    state.resume(0, at: nil, into: &out)
+    state.callEnded(into: &out)
+    #expect(out == [])
+    #expect(state.owned == [0, 1])
+    let status = state.status()[0]
+    #expect(status.state == "waiting" && status.offsetNext == -1 && status.lag == nil && !status.isCaughtUp)
+    state.resume(0, at: 150, into: &out)
+    #expect(out == [.restart(0, at: 150)])
+    expect(admit(&state, 0, 149), false)
+    expect(admit(&state, 0, 150), true)
+  }
+
+  @Test(
+    "told to begin where retention was already, a waiting partition stops with the gap, and goes on after it")
+  func waitsThenGap() {
+    var state = ConsumerState(topic: "steps", topicID: nil, addsIncrements: true)
+    var out: [ConsumerState.Action] = []
+    state.described(Self.facts(1), into: &out)
+    state.assigned([(0, nil)], into: &out)
+    state.resume(0, at: 40, into: &out)
+    state.offsetRefused(0, into: &out)
+    out = []
+    let range = OffsetRange(low: 100, stable: 200, high: 200)
+    state.heard(0, range, into: &out)
+    let gap = KafkaError.gap(partition: 0, from: 40, to: 99)
+    #expect(out == [.pause(0), .tell(.partitionError(partition: 0, gap))])
+    out = []
+    state.heard(0, range, into: &out)
+    #expect(out == [])
+    state.resume(0, at: 100, into: &out)
+    #expect(out == [.tell(.partitionCleared(partition: 0)), .restart(0, at: 100)])
+    out = []
+    state.heard(0, range, into: &out)
+    #expect(out == [])
+    expect(admit(&state, 0, 100), true)
+  }
+
+  @Test(
+    "one that waits while the topic is gone, or is told to begin then, starts only when the topic is back")
+  func waitsWhileVanished() {
+    var state = ConsumerState(topic: "steps", topicID: nil, addsIncrements: true)
+    var out: [ConsumerState.Action] = []
+    state.described(Self.facts(), into: &out)
+    state.assigned([(0, nil), (1, nil)], into: &out)
+    out = []
+    state.vanished(into: &out)
+    let gone = KafkaError.unknownTopic("steps")
+    #expect(out == [.tell(.sourceError(gone)), .askTopic])
+    out = []
+    state.resume(0, at: 12, into: &out)
+    #expect(out == [.pause(0), .tell(.partitionError(partition: 0, gone))])
+    expect(admit(&state, 0, 12), false)
+    out = []
+    state.described(Self.facts(), into: &out)
+    #expect(out == [.tell(.sourceCleared), .tell(.partitionCleared(partition: 0)), .restart(0, at: 12)])
+    expect(admit(&state, 0, 12), true)
+    #expect(state.status()[1].state == "waiting")
+  }
+
+  @Test("given back in the same call without a start, a partition waits from then on")
+  func waitsAfterRewind() {
+    var state = Self.reading()
+    var out: [ConsumerState.Action] = []
+    state.revoked([0], lost: true, into: &out)
+    state.assigned([(0, nil)], into: &out)
+    expect(admit(&state, 0, 0), false)
+    out = []
+    state.callEnded(into: &out)
+    #expect(out == [.resume(1, at: 0)])
+    #expect(state.status()[0].state == "waiting")
+  }
+
+  @Test("a partition paused by the caller stays so when the trouble that stopped it is over")
+  func pausesThroughTrouble() {
+    var state = Self.reading()
+    var out: [ConsumerState.Action] = []
+    expect(admit(&state, 0, 5), true)
+    state.pause(0, into: &out)
+    state.vanished(into: &out)
+    state.pause(1, into: &out)
+    out = []
+    state.described(Self.facts(), into: &out)
+    #expect(
+      out == [
+        .tell(.sourceCleared), .tell(.partitionCleared(partition: 0)), .tell(.partitionCleared(partition: 1)),
+      ])
+    #expect(state.status().map(\.state) == ["paused", "paused"])
+    out = []
+    state.resume(0, at: nil, into: &out)
+    state.resume(1, at: nil, into: &out)
+    #expect(out == [.restart(0, at: 6), .restart(1, at: 0)])
+    // Taking back a pause does not take back a gap.
+    state.offsetRefused(0, into: &out)
+    state.heard(0, OffsetRange(low: 50, stable: 60, high: 60), into: &out)
+    state.pause(0, into: &out)
+    out = []
+    state.resume(0, at: nil, into: &out)
+    #expect(out == [])
+    #expect(state.status()[0].error == .gap(partition: 0, from: 6, to: 49))
+  }
+
+  @Test(
+    "a last stable offset that an open transaction holds back is told once, with how long, and its end too")
+  func heldBack() {
+    var state = ConsumerState(topic: "steps", topicID: nil, addsIncrements: true, heldBackMsMax: 5_000)
+    var out: [ConsumerState.Action] = []
+    state.described(Self.facts(1), into: &out)
+    state.assigned([(0, 0)], into: &out)
+    out = []
+    let second: UInt64 = 1_000_000_000
+    func hear(_ stable: Int64, _ high: Int64, _ seconds: UInt64) {
+      state.endOfPartition(0, stable, into: &out)
+      out = []
+      state.heard(0, OffsetRange(low: 0, stable: stable, high: high), nowNs: seconds * second, into: &out)
+    }
+    hear(10, 12, 100)
+    hear(10, 20, 104)
+    #expect(out == [] && state.status(nowNs: 104 * second)[0].heldBackMs == 4_000)
+    // One that moves is no hanging one, however much lies behind it.
+    hear(11, 30, 105)
+    hear(11, 40, 109)
+    #expect(out == [] && state.status(nowNs: 109 * second)[0].heldBack == 29)
+    hear(11, 50, 111)
+    #expect(out == [.tell(.heldBack(partition: 0, stable: 11, high: 50, heldMs: 6_000))])
+    hear(11, 60, 130)
+    #expect(out == [] && state.status(nowNs: 131 * second)[0].heldBackMs == 26_000)
+    hear(60, 60, 140)
+    #expect(out == [.tell(.heldBackEnded(partition: 0))])
+    #expect(state.status(nowNs: 150 * second)[0].heldBackMs == 0)
+    hear(60, 60, 190)
+    #expect(out == [])
   }
 
   @Test("an error of the brokers is kept until one answers")

@@ -30,7 +30,8 @@ import Testing
           errors.append(error)
           events.append(event)
         case .log: continue
-        case .topic, .assigned, .revoked, .partitionCleared, .sourceCleared, .partitionsGrew:
+        case .topic, .assigned, .revoked, .partitionCleared, .sourceCleared, .partitionsGrew, .groupOffset,
+          .heldBack, .heldBackEnded:
           events.append(event)
         }
       }
@@ -121,6 +122,94 @@ import Testing
     try #require(Self.poll(consumer, &seen) { $0.ends[1] == 101 })
     #expect(seen.records[1]?.map(\.offset) == [100])
     #expect(Self.close(consumer, &seen))
+  }
+
+  @Test("a partition without a start waits unread, then begins where it is told to, others meanwhile go on")
+  func waits() throws {
+    let brokers = try MockBrokers()
+    try brokers.createTopic("steps", partitions: 2)
+    let producer = try Producer(bootstrapServers: brokers.bootstrapServers, topic: "steps")
+    for i in 0..<400 { try producer.produce("\(i)", partition: Int32(i % 2)) }
+    #expect(producer.flush())
+    let consumer = try Consumer(
+      ConsumerSettings(bootstrapServers: brokers.bootstrapServers, topic: "steps", groupID: "g") {
+        $0 == 0 ? nil : 0
+      })
+    var seen = Seen()
+    try #require(Self.poll(consumer, &seen) { $0.ends[1] == 200 })
+    let heard = consumer.endsHeard
+    try #require(Self.poll(consumer, &seen) { _ in consumer.endsHeard >= heard + 2 })
+    #expect(seen.records[0] == nil && seen.ends[0] == nil && seen.errors.isEmpty)
+    #expect(consumer.status[0].state == "waiting" && consumer.status[0].lag == nil)
+    #expect(consumer.status[0].range?.high == 200 && !consumer.status[0].isCaughtUp)
+    consumer.resume(0, at: 150)
+    try #require(Self.poll(consumer, &seen) { $0.ends[0] == 200 })
+    #expect(seen.records[0]?.map(\.offset) == Array(150..<200))
+    #expect(consumer.status.allSatisfy { $0.isCaughtUp })
+    #expect(Self.close(consumer, &seen))
+  }
+
+  @Test("a partition told to begin outside its topic stops with the reason, as one whose offset is refused")
+  func waitsThenRefused() throws {
+    let brokers = try MockBrokers()
+    try brokers.createTopic("steps", partitions: 1)
+    let producer = try Producer(bootstrapServers: brokers.bootstrapServers, topic: "steps")
+    for i in 0..<10 { try producer.produce("\(i)", partition: 0) }
+    #expect(producer.flush())
+    let consumer = try Consumer(
+      ConsumerSettings(bootstrapServers: brokers.bootstrapServers, topic: "steps", groupID: "g") { _ in nil })
+    var seen = Seen()
+    try #require(Self.poll(consumer, &seen) { _ in consumer.status.first?.range != nil })
+    #expect(seen.errors.isEmpty)
+    consumer.resume(0, at: 500)
+    try #require(Self.poll(consumer, &seen) { !$0.errors.isEmpty })
+    #expect(seen.errors == [.truncated(partition: 0, offsetNext: 500, end: 10)])
+    consumer.resume(0, at: 4)
+    try #require(Self.poll(consumer, &seen) { $0.ends[0] == 10 })
+    #expect(seen.records[0]?.map(\.offset) == Array(4..<10))
+    #expect(Self.close(consumer, &seen))
+  }
+
+  @Test(
+    "committed offsets carry our mark; the next assignment is told of them")
+  func commits() throws {
+    let brokers = try MockBrokers()
+    try brokers.createTopic("steps", partitions: 2)
+    let settings = ConsumerSettings(
+      bootstrapServers: brokers.bootstrapServers, topic: "steps", groupID: "g")
+    func told(_ seen: Seen) -> [GroupOffset] {
+      seen.events.compactMap { if case .groupOffset(let stored) = $0 { stored } else { nil } }
+    }
+    let first = try Consumer(settings)
+    var seen = Seen()
+    try #require(Self.poll(first, &seen) { told($0).count == 2 })
+    #expect(told(seen).allSatisfy { $0.offset == nil && !$0.isOurs && !$0.isForeign })
+    // In the running case offsets go out by themselves; what is not ours is dropped.
+    first.commit([(0, 7), (1, 9), (5, 3)])
+    let admin = try Admin(bootstrapServers: brokers.bootstrapServers)
+    func stored() -> [GroupOffset] { (try? admin.groupOffsets("g", "steps", partitions: 2)) ?? [] }
+    try #require(Self.poll(first, &seen) { _ in stored().last?.offset == 9 })
+    #expect(
+      stored() == [
+        GroupOffset(partition: 0, offset: 7, isOurs: true),
+        GroupOffset(partition: 1, offset: 9, isOurs: true),
+      ])
+    first.commit([(0, 8)], synchronously: true)
+    #expect(stored().first?.offset == 8)
+    #expect(Self.close(first, &seen))
+    first.commit([(0, 99)], synchronously: true)
+    #expect(stored().first?.offset == 8, "nothing is committed of partitions given up")
+
+    let second = try Consumer(settings)
+    var later = Seen()
+    try #require(Self.poll(second, &later) { told($0).count == 2 })
+    #expect(
+      told(later) == [
+        GroupOffset(partition: 0, offset: 3, isOurs: false),
+        GroupOffset(partition: 1, offset: 9, isOurs: true),
+      ])
+    #expect(told(later).map(\.isForeign) == [true, false])
+    #expect(Self.close(second, &later))
   }
 
   @Test("a paused partition rests while others go on, and loses nothing")

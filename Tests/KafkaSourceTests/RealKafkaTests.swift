@@ -105,6 +105,34 @@ struct RealKafkaTests {
     try admin.deleteTopic(name)
   }
 
+  @Test(
+    "offsets that an operator moved are told as not ours, and reading begins where the caller says all the same"
+  )
+  func movedOffsets() throws {
+    let name = try topic("moved")
+    let producer = try Producer(bootstrapServers: brokers, topic: name)
+    for i in 0..<100 { try producer.produce("\(i)", partition: 0) }
+    #expect(producer.flush())
+    for (round, moved) in [Int64?.none, 0, 70, 100].enumerated() {
+      if let moved { try admin.setGroupOffsets("swift-\(name)", name, [0: moved]) }
+      let reader = try consumer(name, start: 40)
+      var seen = Seen()
+      try #require(MockBrokerTests.poll(reader, &seen) { $0.ends[0] == 100 })
+      #expect(seen.records[0]?.map(\.offset) == Array(40..<100))
+      reader.commit([(0, 100)])
+      let stored = GroupOffset(partition: 0, offset: 100, isOurs: true)
+      try #require(
+        MockBrokerTests.poll(reader, &seen) { _ in
+          (try? admin.groupOffsets("swift-\(name)", name, partitions: 1)) == [stored]
+        })
+      #expect(
+        seen.events.contains(.groupOffset(GroupOffset(partition: 0, offset: moved, isOurs: false))),
+        "round \(round)")
+      #expect(MockBrokerTests.close(reader, &seen))
+    }
+    try admin.deleteTopic(name)
+  }
+
   @Test("a topic that ends before our place stops the partition instead of starting over")
   func truncated() throws {
     let name = try topic("short")
