@@ -93,7 +93,7 @@ let package = Package(
     tests("StepModelTests", ["FuzzBodies", "StepModel", "TestSupport"]),
     tests("TransportTests", ["Posix", "TestSupport", "Transport"]),
     tests("RankIndexTests", ["RankIndex", "StepModel", "TestSupport"]),
-    tests("SegmentLogTests", ["Bytes", "SegmentLog", "StepModel", "TestSupport"]),
+    tests("SegmentLogTests", ["Bytes", "Posix", "SegmentLog", "StepModel", "TestSupport"]),
     tests("KafkaSourceTests", ["KafkaSource"]),
     tests("QueryProtocolTests", ["Bytes", "QueryProtocol", "StepModel", "TestSupport"]),
     tests(

@@ -41,6 +41,8 @@ public struct Errno: RawRepresentable, Hashable, Sendable {
   public static let tooManyDescriptors = Errno(rawValue: EMFILE)
   /// ENFILE: the whole system has as many open files as it may have.
   public static let tooManyFilesInSystem = Errno(rawValue: ENFILE)
+  /// EFBIG: longer than a file may be, or than it is read.
+  public static let fileTooLarge = Errno(rawValue: EFBIG)
   /// ENOSPC: the device is full, or has no inodes left.
   public static let noSpace = Errno(rawValue: ENOSPC)
   /// EROFS: the file system is mounted read-only.

@@ -5,7 +5,8 @@ import Glibc
 
 /// The calls of `Files`, as faults name them.
 public enum FileCall: String, Hashable, Sendable, CaseIterable {
-  case open, pread, pwrite, fdatasync, fsync, fstat, rename, mkdir, unlink, ftruncate, readdir
+  case open, pread, pwrite, fdatasync, fsync, fstat, rename, mkdir, unlink, ftruncate, readdir, fallocate,
+    flock
 }
 
 /// The file system, as the process sees it. Calls block; callable from any thread.
@@ -17,14 +18,25 @@ public struct Files: Sendable {
   public static let wholeBytesMax = 16 << 20
 
   let fault: Fault?
+  /// Most bytes that one write takes.
+  let writeBytesMax: Int
 
   /// The machine's files.
-  public init() { fault = nil }
+  public init() {
+    fault = nil
+    writeBytesMax = .max
+  }
 
   /// Files whose calls may fail.
   ///
-  /// - Parameter fault: decides before each call.
-  public init(fault: @escaping Fault) { self.fault = fault }
+  /// - Parameters:
+  ///   - writeBytesMax: most bytes that one write takes, so that longer ones are short writes.
+  ///   - fault: decides before each call.
+  public init(writeBytesMax: Int = .max, fault: @escaping Fault) {
+    precondition(writeBytesMax >= 1, "a write takes a byte at least")
+    self.fault = fault
+    self.writeBytesMax = writeBytesMax
+  }
 
   /// How a file is opened.
   public enum Mode: Hashable, Sendable {
@@ -280,13 +292,41 @@ public struct File: ~Copyable, Sendable {
     }
   }
 
+  /// Reserves room on the disk, so that later writes within it neither meet a full disk nor move the file's end. What
+  /// was not written reads as zeros. C: `posix_fallocate`.
+  ///
+  /// - Parameter count: bytes from the start; the file is at least as long afterwards.
+  /// - Throws: `SystemError` about the path; `Errno.noSpace` if there is no such room.
+  public borrowing func reserve(bytesCount count: Int) throws(SystemError) {
+    try files.check(.fallocate, path)
+    while true {
+      let result = posix_fallocate(descriptor.number, 0, off_t(count))
+      if result == 0 { return }
+      if result == EINTR { continue }
+      throw SystemError(call: "posix_fallocate", errno: Errno(rawValue: result), subject: path)
+    }
+  }
+
+  /// Takes the file for this opening of it alone; given back when it is closed, or its process ends. C: `flock`.
+  ///
+  /// - Returns: false if another opening has it.
+  /// - Throws: `SystemError` about the path.
+  public borrowing func lock() throws(SystemError) -> Bool {
+    try files.check(.flock, path)
+    let number = descriptor.number
+    return try naming(path) { () throws(SystemError) in
+      try SystemCall.value("flock") { flock(number, LOCK_EX | LOCK_NB) } != nil
+    }
+  }
+
   private borrowing func writeAll(
     _ bytes: UnsafeRawBufferPointer, _ call: (UnsafeRawBufferPointer, _ done: Int) -> Int
   ) throws(SystemError) {
     var done = 0
     while done < bytes.count {
       try files.check(.pwrite, path)
-      let rest = UnsafeRawBufferPointer(rebasing: bytes[done...])
+      let rest = UnsafeRawBufferPointer(
+        rebasing: bytes[done..<(done + min(bytes.count - done, files.writeBytesMax))])
       done += try naming(path) { () throws(SystemError) in try SystemCall.run("write") { call(rest, done) } }
     }
   }

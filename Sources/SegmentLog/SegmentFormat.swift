@@ -123,13 +123,13 @@ public struct SegmentHeader: Hashable, Sendable {
       let version = try reader.integer(UInt16.self)
       let headerBytes = try reader.integer(UInt16.self)
       let check = bytes.loadUnaligned(fromByteOffset: size - 4, as: UInt32.self).littleEndian
-      // A newer version may have a header of another length; only ours can be checked.
+      guard Checksum.crc32c(UnsafeRawBufferPointer(rebasing: bytes[..<(size - 4)])) == check else {
+        throw damaged(.headerChecksum)
+      }
+      // Every version has its check in the same place, so that a changed byte is no newer version.
       guard version <= SegmentFormat.version else {
         throw LogError.newer(
           path: path, atByte: 8, what: .version, found: Int(version), known: Int(SegmentFormat.version))
-      }
-      guard Checksum.crc32c(UnsafeRawBufferPointer(rebasing: bytes[..<(size - 4)])) == check else {
-        throw damaged(.headerChecksum)
       }
       let partition = try reader.integer(Int32.self)
       let high = UInt64(bigEndian: try rawWord(&reader))

@@ -107,6 +107,31 @@ private func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8
     #expect(try files.read(whole: path).count == (n - 1) * 8)
   }
 
+  @Test("a write that takes a part at a time writes all of it")
+  func shortWrites() throws {
+    let folder = TemporaryFolder()
+    let files = Files(writeBytesMax: 3) { _, _ in nil }
+    let file = try files.open(folder.path + "/f", .create)
+    try Array("hello world".utf8).withUnsafeBytes { bytes in try file.write(bytes, at: 2) }
+    #expect(text(try files.read(whole: folder.path + "/f")) == "\0\0hello world")
+  }
+
+  @Test("reserved room reads as zeros, and a locked file is not locked twice")
+  func reserveAndLock() throws {
+    let folder = TemporaryFolder()
+    let file = try Files().open(folder.path + "/f", .create)
+    try file.reserve(bytesCount: 10_000)
+    #expect(try Files().read(whole: folder.path + "/f") == [UInt8](repeating: 0, count: 10_000))
+    #expect(try file.lock())
+    let second = try Files().open(folder.path + "/f", .update)
+    #expect(try !second.lock())
+    let full = Files { call, _ in call == .fallocate ? .noSpace : nil }
+    let third = try full.open(folder.path + "/g", .create)
+    #expect(throws: SystemError(call: "fallocate", errno: .noSpace, subject: folder.path + "/g")) {
+      try third.reserve(bytesCount: 1)
+    }
+  }
+
   @Test("a missing file is told with its path and the system's sentence")
   func missing() {
     do {

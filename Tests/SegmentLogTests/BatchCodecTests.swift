@@ -71,6 +71,9 @@ struct BatchSource {
     wide = Bool.random(using: &random)
   }
 
+  /// Goes on elsewhere; a new segment knows nobody.
+  mutating func restart(at watermark: Int64) { next = watermark }
+
   mutating func below(_ count: Int) -> Int { Int.random(in: 0..<count, using: &random) }
 
   mutating func batch(rowsMax: Int) -> ModelBatch {
@@ -118,6 +121,20 @@ extension BatchEncoder {
     _ batch: ModelBatch, identity: LogIdentity = walkers, syncedMark: Int64 = 0, checkBefore: UInt32 = 0
   ) -> (bytes: [UInt8], check: UInt32) {
     begin(first: batch.first)
+    let clock = add(batch)
+    var bytes: [UInt8] = []
+    let header = BatchHeader(
+      kind: .records, bodyBytes: 0, first: batch.first, next: batch.next, clockMs: clock, newestMs: clock,
+      syncedMark: syncedMark, eventCount: 0, rejectedCount: 0, checkBefore: checkBefore, bodyCheck: 0)
+    let check = finish(header, identity: identity) { bytes = Array($0) }
+    return (bytes, check)
+  }
+
+  /// Adds a model's rows.
+  ///
+  /// - Returns: their greatest Kafka timestamp.
+  @discardableResult
+  func add(_ batch: ModelBatch) -> Int64 {
     var clock: Int64 = -1
     for row in batch.rows {
       switch row {
@@ -149,12 +166,7 @@ extension BatchEncoder {
         }
       }
     }
-    var bytes: [UInt8] = []
-    let header = BatchHeader(
-      kind: .records, bodyBytes: 0, first: batch.first, next: batch.next, clockMs: clock, newestMs: clock,
-      syncedMark: syncedMark, eventCount: 0, rejectedCount: 0, checkBefore: checkBefore, bodyCheck: 0)
-    let check = finish(header, identity: identity) { bytes = Array($0) }
-    return (bytes, check)
+    return clock
   }
 }
 
