@@ -76,12 +76,13 @@ let package = Package(
       "rmsbench",
       [
         "Bytes", "CSimdJSON", "FuzzBodies", "KafkaSource", "Node", "Posix", "QueryProtocol", "QueryServer",
-        "RankIndex", "StepModel", "Telemetry",
+        "RankIndex", "SegmentLog", "StepModel", "Telemetry",
       ]),
 
     // Bodies of differential tests and fuzzers: small in tests, by the million in rmsbench.
     .target(
-      name: "FuzzBodies", dependencies: ["StepModel"], path: "Tests/Fuzz/Bodies", swiftSettings: settings),
+      name: "FuzzBodies", dependencies: ["Bytes", "Posix", "RankIndex", "SegmentLog", "StepModel"],
+      path: "Tests/Fuzz/Bodies", swiftSettings: settings),
 
     // Tests mirror Sources: <Module>Tests/<Type>Tests.swift
     .target(
@@ -93,7 +94,9 @@ let package = Package(
     tests("StepModelTests", ["FuzzBodies", "StepModel", "TestSupport"]),
     tests("TransportTests", ["Posix", "TestSupport", "Transport"]),
     tests("RankIndexTests", ["RankIndex", "StepModel", "TestSupport"]),
-    tests("SegmentLogTests", ["Bytes", "Posix", "SegmentLog", "StepModel", "TestSupport"]),
+    tests(
+      "SegmentLogTests",
+      ["Bytes", "FuzzBodies", "Posix", "RankIndex", "SegmentLog", "StepModel", "TestSupport"]),
     tests("KafkaSourceTests", ["KafkaSource"]),
     tests("QueryProtocolTests", ["Bytes", "QueryProtocol", "StepModel", "TestSupport"]),
     tests(

@@ -76,7 +76,7 @@ private let today = Day(number: 20_781)
 private let batchEvents = 1_024
 
 /// The key of user `index`: as random as a UUID, and needing no memory.
-@inline(__always) private func userKey(_ index: UInt64) -> UserKey {
+@inline(__always) func userKey(_ index: UInt64) -> UserKey {
   func mixed(_ value: UInt64) -> UInt64 {
     var z = value &* 0x9E37_79B9_7F4A_7C15
     z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
@@ -334,7 +334,7 @@ private struct BoardBench {
 // MARK: Tools
 
 /// Wall and CPU time since it was made.
-private struct Stopwatch {
+struct Stopwatch {
   private let wall = Stopwatch.now(CLOCK_MONOTONIC)
   private let cpu = Stopwatch.now(CLOCK_THREAD_CPUTIME_ID)
 
@@ -370,7 +370,7 @@ private func firstIndex(_ sorted: [UInt32], _ holds: (UInt32) -> Bool) -> Int {
 }
 
 /// Resident memory of this process, in bytes.
-private func residentBytes() -> Int {
+func residentBytes() -> Int {
   guard let file = fopen("/proc/self/statm", "r") else { return 0 }
   defer { fclose(file) }
   var line = [CChar](repeating: 0, count: 128)
@@ -379,4 +379,4 @@ private func residentBytes() -> Int {
   return (fields.count > 1 ? Int(fields[1]) ?? 0 : 0) * sysconf(Int32(_SC_PAGESIZE))
 }
 
-private func rounded(_ value: Double) -> Double { (value * 10).rounded() / 10 }
+func rounded(_ value: Double) -> Double { (value * 10).rounded() / 10 }

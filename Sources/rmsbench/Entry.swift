@@ -7,6 +7,7 @@ private let verbs: [(name: String, help: String, run: @Sendable ([String]) -> Vo
   ("board", "ranks in process: increments, ranks, ties, memory", boardBench),
   ("decode", "JSON records to step events, beside simdjson On-Demand", decodeBench),
   ("kafka", "reading a topic, beside librdkafka alone; filling one", KafkaBench.run),
+  ("snapshot", "snapshots: written while events are applied, read back", snapshotBench),
   ("query", "load over TCP: rate, latency and CPU of a node or a toy", queryBench),
 ]
 
