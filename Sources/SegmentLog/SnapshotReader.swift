@@ -181,6 +181,8 @@ public final class SnapshotReader {
   /// Reads the block at `at` and steps over it.
   ///
   /// - Parameter limit: where its section ends.
+  /// - Returns: its header, and where its body is.
+  /// - Throws: `damaged`, `system`.
   private func readBlock(before limit: Int) throws(LogError) -> (SnapshotBlock, UnsafeRawPointer) {
     let size = SnapshotFormat.blockBytes
     let start = at
