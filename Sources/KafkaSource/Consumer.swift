@@ -29,8 +29,10 @@ public final class Consumer: @unchecked Sendable {
       state: ConsumerState(
         topic: settings.topic, topicID: settings.topicID, addsIncrements: settings.addsIncrements,
         heldBackMsMax: settings.heldBackMsMax),
-      startOffset: settings.startOffset)
+      startOffset: settings.startOffset, showsDebug: !settings.debug.isEmpty)
     let configuration = try settings.configuration()
+    // The only word about a topic's new id that comes in order with the records is a debug line.
+    try configuration.set("debug", settings.debug.isEmpty ? "metadata" : "\(settings.debug),metadata")
     ConsumerCallbacks.install(configuration)
     let client = try configuration.client(RD_KAFKA_CONSUMER, context: context)
     self.client = client
@@ -257,6 +259,7 @@ public final class Consumer: @unchecked Sendable {
       _ = KafkaFailure.take(rd_kafka_seek_partitions(client.raw, list.raw, 0))
     case .restart(let partition, let offset):
       let list = PartitionList(topic: settings.topic, [(partition, offset)])
+      list.setLeaderEpoch(context.state.epoch(partition, before: offset), at: 0)
       rd_kafka_resume_partitions(client.raw, list.raw)
       _ = KafkaFailure.take(rd_kafka_incremental_unassign(client.raw, list.raw))
       if let failure = KafkaFailure.take(rd_kafka_incremental_assign(client.raw, list.raw)) {

@@ -11,7 +11,8 @@ extension ConsumerState {
     case paused
     /// Ours, not read until the cause is gone or someone decides. Next: assigned (cleared), revoking.
     case stopped(KafkaError)
-    /// An offset is refused by the broker; the next answer about begin and end says why. Next: assigned, stopped.
+    /// An offset is refused by the broker; answers about the topic and about begin and end, both younger than the
+    /// refusal, say why. Next: assigned, stopped.
     case outOfRange
     /// Taken away during the running call, whose records of it are dropped. Next: closed, rewinding.
     case revoking
@@ -66,8 +67,19 @@ extension ConsumerState {
     /// librdkafka's fetching has ended, or never began: a seek does not revive it.
     var isFetchOver = false
     var heldBack = HeldBack()
+    /// The topic's id is to be looked at before anything is made of a refused offset.
+    var needsLook = false
+    /// Where the log of our records' leader epoch ends, if the broker said that it ends before our place.
+    var lostEnd: Int64?
+    /// Answers in a row that put the end before our place.
+    var shortHeard = 0
+    /// Leader epoch of the last record handed out, and the offset after it.
+    var epoch: Int32 = -1
+    var epochNext: Int64 = -1
     /// The place at the last answer about begin and end, and for how many of them it has not moved.
     var placeHeard: Int64 = -1
     var stillHeard = 0
+    /// How many of them are too many.
+    var stillHeardMax = ConsumerState.stillHeardMax
   }
 }

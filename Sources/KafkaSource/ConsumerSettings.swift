@@ -100,6 +100,9 @@ public struct ConsumerSettings: Sendable {
     ("reconnect.backoff.max.ms", "2000"),
   ]
 
+  /// The debug lines asked for; empty for none.
+  var debug: String { properties.last { $0.key == "debug" }?.value ?? "" }
+
   func configuration() throws(KafkaError) -> Configuration {
     guard !bootstrapServers.isEmpty else {
       throw .setting(key: "bootstrap.servers", reason: "is empty; give host:port[,host:port…]")

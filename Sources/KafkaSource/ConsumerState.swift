@@ -5,8 +5,13 @@
 struct ConsumerState: Equatable {
   /// Most partitions a topic may have here; a number beyond it is a broken answer.
   static let partitionsMax: Int32 = 100_000
+  /// Answers in a row that put a partition's end before our place, after which the topic has lost records: the high
+  /// watermark passes through such dips while leaders change.
+  static let shortHeardMax = 3
   /// Answers in a row that show records ahead of a place that does not move, after which it is fetched anew.
   static let stillHeardMax = 2
+  /// The most of them, after new starts that changed nothing.
+  static let patienceMax = 64
   /// Floor of a partition none of whose records is wanted.
   static let closedFloor = Int64.max
 
@@ -19,7 +24,7 @@ struct ConsumerState: Equatable {
   /// Id the shards' state belongs to; set by the first answer if the caller had none.
   private(set) var topicID: TopicID?
   private(set) var facts: TopicFacts?
-  private(set) var partitions: [Partition] = []
+  var partitions: [Partition] = []
   /// By partition, the least offset still wanted: the one comparison a record costs.
   var floors: [Int64] = []
   private(set) var isSubscribed = false
@@ -52,6 +57,7 @@ struct ConsumerState: Equatable {
       return
     }
     cleared(into: &out)
+    looked(into: &out)
     let old = facts
     guard old != new else { return }
     facts = new
@@ -64,6 +70,26 @@ struct ConsumerState: Equatable {
       isSubscribed = true
       out.append(.subscribe)
     }
+  }
+
+  /// The topic is the one it was: what waited for that may be judged by the next answer about begin and end.
+  private mutating func looked(into out: inout [Action]) {
+    let waiting = partitions.indices.filter { partitions[$0].needsLook }
+    for index in waiting { partitions[index].needsLook = false }
+    if !waiting.isEmpty { out.append(.askOffsets) }
+  }
+
+  /// librdkafka's own metadata show another id of the topic: said in order with the records, so that none of the new
+  /// topic is handed out, while the looks at the topic come a second apart.
+  ///
+  /// - Parameters:
+  ///   - id: the id.
+  ///   - out: actions are appended.
+  mutating func idSeen(_ id: TopicID, into out: inout [Action]) {
+    guard let topicID, id != topicID, !id.isZero else { return }
+    let error = KafkaError.topicRecreated(topic: topic, old: topicID, new: id)
+    fail(error, into: &out)
+    stopAll(error, into: &out)
   }
 
   /// The topic could not be described, or the brokers are away: kept until cleared, told once.
@@ -114,7 +140,9 @@ struct ConsumerState: Equatable {
     for index in partitions.indices {
       switch partitions[index].phase {
       case .assigned, .paused, .outOfRange, .stopped(.unknownTopic): stop(Int32(index), error, into: &out)
-      case .waiting, .stopped, .revoking, .rewinding, .closed: continue
+      // Whatever else was wrong: that the records are others' outweighs it.
+      case .stopped: if ConsumerState.isRefusal(error) { stop(Int32(index), error, into: &out) }
+      case .waiting, .revoking, .rewinding, .closed: continue
       }
     }
   }
@@ -153,6 +181,8 @@ struct ConsumerState: Equatable {
       partitions[index].isHeld = false
       partitions[index].isFetchOver = false
       partitions[index].heldBack = HeldBack()
+      partitions[index].needsLook = false
+      partitions[index].epoch = -1
       given.append(partition)
     }
     rewindKept(since: generation)
@@ -247,93 +277,6 @@ struct ConsumerState: Equatable {
     out.append(.tell(.endOfPartition(partition: partition, offsetNext: offset)))
   }
 
-  // MARK: - Trouble in one partition
-
-  /// A partition reports an error instead of a record.
-  ///
-  /// - Parameters:
-  ///   - partition: which.
-  ///   - error: what; `corrupt` stops it, everything else is told and kept.
-  ///   - out: actions are appended.
-  mutating func partitionFailed(_ partition: Int32, _ error: KafkaError, into out: inout [Action]) {
-    guard isOurs(partition), !noted(partition) else { return }
-    stop(partition, error, into: &out)
-  }
-
-  /// The broker refuses the offset we want: begin and end will tell whether records are gone or the topic was cut.
-  mutating func offsetRefused(_ partition: Int32, into out: inout [Action]) {
-    guard isOurs(partition), !noted(partition) else { return }
-    let next = offsetNext(partition)
-    partitions[Int(partition)].offsetNext = next
-    partitions[Int(partition)].phase = .outOfRange
-    partitions[Int(partition)].range = nil
-    floors[Int(partition)] = ConsumerState.closedFloor
-    out.append(.askOffsets)
-  }
-
-  /// Trouble of a partition that is not read meanwhile comes again when it is: all it takes is a new start.
-  private mutating func noted(_ partition: Int32) -> Bool {
-    switch partitions[Int(partition)].phase {
-    case .waiting, .paused:
-      partitions[Int(partition)].isFetchOver = true
-      return true
-    case .assigned, .stopped, .outOfRange, .revoking, .rewinding, .closed: return false
-    }
-  }
-
-  /// Begin and end of a partition were heard of.
-  ///
-  /// - Parameters:
-  ///   - partition: which.
-  ///   - range: where it begins and ends.
-  ///   - nowNs: monotonic time.
-  ///   - out: actions are appended.
-  mutating func heard(
-    _ partition: Int32, _ range: OffsetRange, nowNs: UInt64 = 0, into out: inout [Action]
-  ) {
-    guard isOurs(partition) else { return }
-    let index = Int(partition)
-    let next = offsetNext(partition)
-    partitions[index].range = range
-    switch partitions[index].heldBack.heard(range, nowNs: nowNs, maxMs: heldBackMsMax) {
-    case .none: break
-    case .long(let heldMs):
-      out.append(
-        .tell(
-          .heldBack(partition: partition, stable: range.stable, high: range.high, heldMs: heldMs)))
-    case .ended: out.append(.tell(.heldBackEnded(partition: partition)))
-    }
-    switch partitions[index].phase {
-    case .outOfRange, .stopped(.gap), .stopped(.truncated):
-      if next < range.low {
-        stop(partition, .gap(partition: partition, from: next, to: range.low - 1), into: &out)
-      } else if next > range.high {
-        stop(partition, .truncated(partition: partition, offsetNext: next, end: range.high), into: &out)
-      } else {
-        clear(partition, into: &out)
-      }
-    case .assigned: nudge(partition, next, range, into: &out)
-    case .waiting, .paused, .stopped, .revoking, .rewinding, .closed: return
-    }
-  }
-
-  /// Fetching has been seen to stop for good on a partition after a rebalance, with records ahead and no error:
-  /// starting it anew at the very place heals that.
-  private mutating func nudge(
-    _ partition: Int32, _ next: Int64, _ range: OffsetRange, into out: inout [Action]
-  ) {
-    let index = Int(partition)
-    if range.stable <= next || partitions[index].placeHeard != next {
-      partitions[index].placeHeard = next
-      partitions[index].stillHeard = 0
-      return
-    }
-    partitions[index].stillHeard += 1
-    guard partitions[index].stillHeard >= ConsumerState.stillHeardMax else { return }
-    partitions[index].stillHeard = 0
-    out.append(.restart(partition, at: next))
-  }
-
   // MARK: - The caller's wishes
 
   /// Stops reading a partition for a while; one that stands still already does not start when its trouble is over.
@@ -386,7 +329,21 @@ struct ConsumerState: Equatable {
     }
   }
 
+  /// The last record handed out of a partition, for its leader epoch: a topic whose log was cut below it, and has grown
+  /// since, is told from one that was not.
+  mutating func handedOut(_ partition: Int32, last offset: Int64, epoch: Int32) {
+    partitions[Int(partition)].epoch = epoch
+    partitions[Int(partition)].epochNext = offset + 1
+  }
+
   // MARK: - Looking in
+
+  /// Leader epoch of the record right before an offset; -1 if it is not known. One from further before would be
+  /// wrong: control records between may be of later epochs.
+  func epoch(_ partition: Int32, before offset: Int64) -> Int32 {
+    let state = partitions[Int(partition)]
+    return state.epochNext == offset ? state.epoch : -1
+  }
 
   /// Next offset expected of a partition of ours.
   func offsetNext(_ partition: Int32) -> Int64 {
@@ -409,7 +366,7 @@ struct ConsumerState: Equatable {
     }
   }
 
-  private func isOurs(_ partition: Int32) -> Bool {
+  func isOurs(_ partition: Int32) -> Bool {
     guard partitions.indices.contains(Int(partition)) else { return false }
     switch partitions[Int(partition)].phase {
     case .assigned, .waiting, .paused, .stopped, .outOfRange: return true
@@ -417,7 +374,7 @@ struct ConsumerState: Equatable {
     }
   }
 
-  private mutating func stop(_ partition: Int32, _ error: KafkaError, into out: inout [Action]) {
+  mutating func stop(_ partition: Int32, _ error: KafkaError, into out: inout [Action]) {
     let index = Int(partition)
     guard partitions[index].phase != .stopped(error) else { return }
     partitions[index].offsetNext = offsetNext(partition)
@@ -427,7 +384,7 @@ struct ConsumerState: Equatable {
     out.append(.tell(.partitionError(partition: partition, error)))
   }
 
-  private mutating func clear(_ partition: Int32, into out: inout [Action]) {
+  mutating func clear(_ partition: Int32, into out: inout [Action]) {
     let index = Int(partition)
     if case .stopped = partitions[index].phase {
       out.append(.tell(.partitionCleared(partition: partition)))
@@ -440,6 +397,7 @@ struct ConsumerState: Equatable {
     }
     partitions[index].phase = .assigned
     partitions[index].isFetchOver = false
+    partitions[index].lostEnd = nil
     floors[index] = partitions[index].offsetNext
     out.append(.restart(partition, at: floors[index]))
   }

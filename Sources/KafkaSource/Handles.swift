@@ -101,6 +101,15 @@ struct PartitionList: ~Copyable {
     }
   }
 
+  /// Says of which leader epoch the record before an entry's offset is.
+  ///
+  /// - Parameters:
+  ///   - epoch: the epoch; -1 for an unknown one.
+  ///   - index: place in the list.
+  func setLeaderEpoch(_ epoch: Int32, at index: Int) {
+    rd_kafka_topic_partition_set_leader_epoch(raw.pointee.elems + index, epoch)
+  }
+
   deinit { rd_kafka_topic_partition_list_destroy(raw) }
 }
 

@@ -9,10 +9,13 @@ final class ConsumerContext {
   var group = GroupOffsets()
   var actions: [ConsumerState.Action] = []
   let startOffset: @Sendable (Int32) -> Int64?
+  /// Whether librdkafka's debug lines are handed on.
+  let showsDebug: Bool
 
-  init(state: ConsumerState, startOffset: @escaping @Sendable (Int32) -> Int64?) {
+  init(state: ConsumerState, startOffset: @escaping @Sendable (Int32) -> Int64?, showsDebug: Bool) {
     self.state = state
     self.startOffset = startOffset
+    self.showsDebug = showsDebug
   }
 
   /// The context behind a callback's opaque pointer.
@@ -40,9 +43,29 @@ enum ConsumerCallbacks {
       }
       rd_kafka_conf_set_log_cb(raw) { client, level, _, line in
         guard let client, let line, let context = ConsumerContext.of(rd_kafka_opaque(client)) else { return }
-        context.actions.append(.tell(.log(level: level, text: String(cString: line))))
+        ConsumerCallbacks.log(level, line, context)
       }
     }
+  }
+
+  /// A line of librdkafka's log. Debug lines are made for the sake of one of them.
+  private static func log(_ level: Int32, _ line: UnsafePointer<CChar>, _ context: ConsumerContext) {
+    if level >= 7 {
+      if strstr(line, "changed id from") != nil, let id = newID(String(cString: line)) {
+        context.state.idSeen(id, into: &context.actions)
+      }
+      guard context.showsDebug else { return }
+    }
+    context.actions.append(.tell(.log(level: level, text: String(cString: line))))
+  }
+
+  /// The new id in librdkafka's line `Topic NAME changed id from ID to ID`; nil in any other.
+  static func newID(_ line: String) -> TopicID? {
+    let words = line.split(separator: " ")
+    guard let at = words.firstIndex(of: "changed"), at + 5 < words.count,
+      words[at + 1] == "id", words[at + 2] == "from", words[at + 4] == "to"
+    else { return nil }
+    return TopicID(words[at + 5])
   }
 
   /// Runs inside a poll. Owes librdkafka an assign or unassign of exactly the partitions it names.

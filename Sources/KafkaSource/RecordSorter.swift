@@ -108,7 +108,8 @@ struct RecordSorter: ~Copyable {
     let failure = KafkaFailure(error, text: rd_kafka_message_errstr(message).map { String(cString: $0) })
     switch error {
     case RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET, RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE:
-      context.state.offsetRefused(partition, into: &context.actions)
+      context.state.offsetRefused(
+        partition, lostEnd: RecordSorter.lostEnd(failure.text), into: &context.actions)
     case RD_KAFKA_RESP_ERR__BAD_MSG, RD_KAFKA_RESP_ERR__BAD_COMPRESSION, RD_KAFKA_RESP_ERR_INVALID_MSG:
       context.state.partitionFailed(
         partition, .corrupt(partition: partition, failure), into: &context.actions)
@@ -120,6 +121,19 @@ struct RecordSorter: ~Copyable {
     default:
       context.state.fail(.failed(failure), into: &context.actions)
     }
+  }
+
+  /// The end that a log truncation left, from librdkafka's sentence about it: its only trace.
+  ///
+  /// - Parameter text: the error's text.
+  /// - Returns: offset after the last record left; nil if the text tells of no truncation.
+  static func lostEnd(_ text: String) -> Int64? {
+    guard text.contains("log truncation detected") || text.contains("No epoch found") else { return nil }
+    let words = text.split(separator: " ")
+    guard let at = words.firstIndex(of: "is"), at >= 2, words[at - 1] == "offset", at + 1 < words.count else {
+      return 0
+    }
+    return max(0, Int64(words[at + 1]) ?? 0)
   }
 
   /// Moves the admitted messages into an array a partition and frees the others.
@@ -161,6 +175,10 @@ struct RecordSorter: ~Copyable {
           PartitionBatch(
             messages: target, count: Int(counted[index]),
             generation: context.state.partitions[index].generation, client: client)))
+      if let last = target[Int(counted[index]) - 1] {
+        context.state.handedOut(
+          partition, last: last.pointee.offset, epoch: rd_kafka_message_leader_epoch(last))
+      }
       targets[index] = nil
       counts[index] = 0
     }

@@ -15,6 +15,31 @@ public struct TopicID: Hashable, Sendable, CustomStringConvertible {
     self.low = low
   }
 
+  /// - Parameter text: Kafka's own spelling, in either alphabet of base 64.
+  /// - Returns: nil if it is not 22 characters of it.
+  public init?(_ text: some StringProtocol) {
+    let characters = Array(text.utf8)
+    guard characters.count == 22 else { return nil }
+    var high: UInt64 = 0
+    var low: UInt64 = 0
+    for (place, character) in characters.enumerated() {
+      let value: UInt64
+      switch character {
+      case UInt8(ascii: "A")...UInt8(ascii: "Z"): value = UInt64(character) - 65
+      case UInt8(ascii: "a")...UInt8(ascii: "z"): value = UInt64(character) - 71
+      case UInt8(ascii: "0")...UInt8(ascii: "9"): value = UInt64(character) + 4
+      case UInt8(ascii: "-"), UInt8(ascii: "+"): value = 62
+      case UInt8(ascii: "_"), UInt8(ascii: "/"): value = 63
+      default: return nil
+      }
+      // 22 characters hold 132 bits; the last four are padding.
+      let bits: UInt64 = place == 21 ? 2 : 6
+      high = high << bits | low >> (64 - bits)
+      low = low << bits | value >> (6 - bits)
+    }
+    self.init(high: high, low: low)
+  }
+
   /// The broker does not know topic ids (before Kafka 2.8).
   public var isZero: Bool { high == 0 && low == 0 }
 

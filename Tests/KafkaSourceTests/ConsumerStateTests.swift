@@ -135,62 +135,6 @@ import Testing
     #expect(state.status()[0].range?.high == 500)
   }
 
-  @Test("a start below what retention left is a gap, told by its offsets, and never jumped over")
-  func gap() {
-    var state = Self.reading()
-    var out: [ConsumerState.Action] = []
-    state.offsetRefused(0, into: &out)
-    #expect(out == [.askOffsets])
-    out = []
-    state.heard(0, OffsetRange(low: 100, stable: 200, high: 200), into: &out)
-    let gap = KafkaError.gap(partition: 0, from: 0, to: 99)
-    #expect(out == [.pause(0), .tell(.partitionError(partition: 0, gap))])
-    #expect(gap.description.contains("gap: offsets 0..99"))
-    expect(admit(&state, 0, 100), false)
-    #expect(!state.status()[0].isCaughtUp)
-    out = []
-    state.heard(0, OffsetRange(low: 100, stable: 300, high: 300), into: &out)
-    #expect(out == [], "told once")
-    state.resume(0, at: 100, into: &out)
-    #expect(out == [.tell(.partitionCleared(partition: 0)), .restart(0, at: 100)])
-    expect(admit(&state, 0, 100), true)
-  }
-
-  @Test("a topic that ends before our place stops the partition; if it was a passing dip, it goes on")
-  func truncated() {
-    var state = Self.reading()
-    var out: [ConsumerState.Action] = []
-    expect(admit(&state, 0, 999), true)
-    state.offsetRefused(0, into: &out)
-    out = []
-    state.heard(0, OffsetRange(low: 0, stable: 500, high: 500), into: &out)
-    #expect(
-      out == [
-        .pause(0),
-        .tell(.partitionError(partition: 0, .truncated(partition: 0, offsetNext: 1000, end: 500))),
-      ])
-    out = []
-    state.heard(0, OffsetRange(low: 0, stable: 1200, high: 1200), into: &out)
-    #expect(out == [.tell(.partitionCleared(partition: 0)), .restart(0, at: 1000)])
-  }
-
-  @Test("a damaged batch stops its partition alone, at the offset before it, until someone decides")
-  func corrupt() {
-    var state = Self.reading()
-    var out: [ConsumerState.Action] = []
-    expect(admit(&state, 0, 6), true)
-    let error = KafkaError.corrupt(partition: 0, KafkaFailure(code: -199, text: "CRC mismatch"))
-    state.partitionFailed(0, error, into: &out)
-    #expect(out == [.pause(0), .tell(.partitionError(partition: 0, error))])
-    expect(admit(&state, 0, 8), false)
-    expect(admit(&state, 1, 8), true)
-    out = []
-    state.heard(0, OffsetRange(low: 0, stable: 10, high: 10), into: &out)
-    #expect(out == [], "knowing the ends heals no damage")
-    state.resume(0, at: nil, into: &out)
-    #expect(out == [.tell(.partitionCleared(partition: 0)), .restart(0, at: 7)])
-  }
-
   @Test("a recreated topic stops every shard, both ids named, and nothing clears it")
   func recreated() {
     var state = Self.reading()
@@ -270,23 +214,6 @@ import Testing
     #expect(out == [.tell(.topic(Self.facts(8))), .tell(.partitionsGrew(from: 2, to: 8))])
   }
 
-  @Test("a partition that stands still with records ahead is fetched anew from its very place")
-  func nudges() {
-    var state = Self.reading()
-    var out: [ConsumerState.Action] = []
-    let range = OffsetRange(low: 0, stable: 9, high: 9)
-    expect(admit(&state, 0, 3), true)
-    for _ in 0..<ConsumerState.stillHeardMax { state.heard(0, range, into: &out) }
-    #expect(out == [])
-    state.heard(0, range, into: &out)
-    #expect(out == [.restart(0, at: 4)])
-    expect(admit(&state, 0, 3), false)
-    expect(admit(&state, 0, 8), true)
-    out = []
-    for _ in 0..<20 { state.heard(0, range, into: &out) }
-    #expect(out == [], "nothing is ahead")
-  }
-
   @Test("a paused partition hands out nothing and goes on where it stood")
   func pauses() {
     var state = Self.reading()
@@ -340,6 +267,7 @@ import Testing
     state.assigned([(0, nil)], into: &out)
     state.resume(0, at: 40, into: &out)
     state.offsetRefused(0, into: &out)
+    state.described(Self.facts(1), into: &out)
     out = []
     let range = OffsetRange(low: 100, stable: 200, high: 200)
     state.heard(0, range, into: &out)
@@ -412,44 +340,13 @@ import Testing
     #expect(out == [.restart(0, at: 6), .restart(1, at: 0)])
     // Taking back a pause does not take back a gap.
     state.offsetRefused(0, into: &out)
+    state.described(Self.facts(), into: &out)
     state.heard(0, OffsetRange(low: 50, stable: 60, high: 60), into: &out)
     state.pause(0, into: &out)
     out = []
     state.resume(0, at: nil, into: &out)
     #expect(out == [])
     #expect(state.status()[0].error == .gap(partition: 0, from: 6, to: 49))
-  }
-
-  @Test(
-    "a last stable offset that an open transaction holds back is told once, with how long, and its end too")
-  func heldBack() {
-    var state = ConsumerState(topic: "steps", topicID: nil, addsIncrements: true, heldBackMsMax: 5_000)
-    var out: [ConsumerState.Action] = []
-    state.described(Self.facts(1), into: &out)
-    state.assigned([(0, 0)], into: &out)
-    out = []
-    let second: UInt64 = 1_000_000_000
-    func hear(_ stable: Int64, _ high: Int64, _ seconds: UInt64) {
-      state.endOfPartition(0, stable, into: &out)
-      out = []
-      state.heard(0, OffsetRange(low: 0, stable: stable, high: high), nowNs: seconds * second, into: &out)
-    }
-    hear(10, 12, 100)
-    hear(10, 20, 104)
-    #expect(out == [] && state.status(nowNs: 104 * second)[0].heldBackMs == 4_000)
-    // One that moves is no hanging one, however much lies behind it.
-    hear(11, 30, 105)
-    hear(11, 40, 109)
-    #expect(out == [] && state.status(nowNs: 109 * second)[0].heldBack == 29)
-    hear(11, 50, 111)
-    #expect(out == [.tell(.heldBack(partition: 0, stable: 11, high: 50, heldMs: 6_000))])
-    hear(11, 60, 130)
-    #expect(out == [] && state.status(nowNs: 131 * second)[0].heldBackMs == 26_000)
-    hear(60, 60, 140)
-    #expect(out == [.tell(.heldBackEnded(partition: 0))])
-    #expect(state.status(nowNs: 150 * second)[0].heldBackMs == 0)
-    hear(60, 60, 190)
-    #expect(out == [])
   }
 
   @Test("an error of the brokers is kept until one answers")
@@ -466,8 +363,17 @@ import Testing
     #expect(state.sourceError == nil)
   }
 
-  @Test("topic ids are written as Kafka writes them")
+  @Test("topic ids are written as Kafka writes them, and read in either alphabet")
   func topicIDs() {
+    for id in [
+      TopicID(high: 0, low: 0), TopicID(high: .max, low: .max), TopicID(high: 0x0123_4567_89ab_cdef, low: 77),
+    ] {
+      #expect(TopicID(id.description) == id)
+    }
+    #expect(TopicID("+++++++++++++++++++++w") == TopicID("---------------------w"))
+    for bad in ["", "AAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAA=="] {
+      #expect(TopicID(bad) == nil)
+    }
     #expect(TopicID(high: 0, low: 0).description == "AAAAAAAAAAAAAAAAAAAAAA")
     #expect(TopicID(high: .max, low: .max).description == "_____________________w")
     #expect(

@@ -148,32 +148,40 @@ struct RealKafkaTests {
     try admin.deleteTopic(name)
   }
 
-  @Test("a recreated topic stops its partitions, both ids named, and none of its records is handed out")
-  func recreated() throws {
-    let name = try topic("again")
+  @Test(
+    "a recreated topic stops its partitions, both ids named, and none of its records is handed out, however fast it comes",
+    arguments: [0, 3, 10], [2, 500])
+  func recreated(before: Int, after: Int) throws {
+    let name = try topic("again-\(before)-\(after)")
     let producer = try Producer(bootstrapServers: brokers, topic: name)
-    for i in 0..<10 { try producer.produce("\(i)", partition: 0) }
+    for i in 0..<before { try producer.produce("\(i)", partition: 0) }
     #expect(producer.flush())
     let reader = try consumer(name)
     var seen = Seen()
-    try #require(MockBrokerTests.poll(reader, &seen) { $0.ends[0] == 10 })
+    try #require(MockBrokerTests.poll(reader, &seen) { $0.ends[0] == Int64(before) })
     let old = try #require(try admin.facts(name).id)
-    try admin.deleteTopic(name)
-    let end = ContinuousClock.now + .seconds(20)
-    while ContinuousClock.now < end {
-      do {
-        try admin.createTopic(name, partitions: 1)
-        break
-      } catch { continue }
+    let changed = Thread {
+      let admin = try Admin(bootstrapServers: brokers)
+      try admin.deleteTopic(name)
+      let end = ContinuousClock.now + .seconds(20)
+      while (try? admin.createTopic(name, partitions: 1)) == nil, ContinuousClock.now < end {}
+      let later = try Producer(bootstrapServers: brokers, topic: name)
+      for i in 0..<after { try later.produce("new \(i)", partition: 0) }
+      #expect(later.flush())
     }
+    func isStopped(_ seen: Seen) -> Bool {
+      seen.errors.contains { if case .topicRecreated = $0 { true } else { false } }
+    }
+    try #require(MockBrokerTests.poll(reader, &seen) { isStopped($0) })
+    changed.join()
     let new = try #require(try admin.facts(name).id)
     #expect(old != new)
     let error = KafkaError.topicRecreated(topic: name, old: old, new: new)
-    let later = try Producer(bootstrapServers: brokers, topic: name)
-    for i in 0..<50 { try later.produce("new \(i)", partition: 0) }
-    #expect(later.flush())
-    try #require(
-      MockBrokerTests.poll(reader, &seen) { $0.events.contains(.partitionError(partition: 0, error)) })
+    #expect(seen.events.contains(.partitionError(partition: 0, error)))
+    let heard = reader.endsHeard
+    try #require(MockBrokerTests.poll(reader, &seen) { _ in reader.endsHeard >= heard + 2 })
+    #expect((seen.records[0] ?? []).allSatisfy { $0.payload?.hasPrefix("new") == false })
+    #expect((seen.records[0] ?? []).count == before)
     #expect(MockBrokerTests.close(reader, &seen))
     try admin.deleteTopic(name)
   }
@@ -211,5 +219,30 @@ struct RealKafkaTests {
     #expect(reader.status[0].offsetNext == 10)
     #expect(MockBrokerTests.close(reader, &seen))
     try admin.deleteTopic(name)
+  }
+}
+
+/// A thread with a body that may fail, which fails the test.
+private final class Thread {
+  private var thread = pthread_t()
+
+  init(_ body: @escaping @Sendable () throws -> Void) {
+    let held = Unmanaged.passRetained(Body(run: body))
+    let error = pthread_create(
+      &thread, nil,
+      { raw in
+        guard let raw else { return nil }
+        let body = Unmanaged<Body>.fromOpaque(raw).takeRetainedValue()
+        do { try body.run() } catch { Issue.record(error) }
+        return nil
+      }, held.toOpaque())
+    precondition(error == 0, "no thread: \(error)")
+  }
+
+  func join() { pthread_join(thread, nil) }
+
+  private final class Body {
+    let run: @Sendable () throws -> Void
+    init(run: @escaping @Sendable () throws -> Void) { self.run = run }
   }
 }
