@@ -9,6 +9,7 @@ import Testing
     var events: [ConsumerEvent] = []
     var ends: [Int32: Int64] = [:]
     var errors: [KafkaError] = []
+    var lines: [String] = []
 
     mutating func take(_ new: [ConsumerEvent]) {
       for event in new {
@@ -29,7 +30,7 @@ import Testing
         case .partitionError(_, let error), .sourceError(let error), .fatal(let error):
           errors.append(error)
           events.append(event)
-        case .log: continue
+        case .log(_, let line): lines.append(line)
         case .topic, .assigned, .revoked, .partitionCleared, .sourceCleared, .partitionsGrew, .groupOffset,
           .heldBack, .heldBackEnded:
           events.append(event)

@@ -1,6 +1,7 @@
 import Glibc
-import KafkaSource
 import Testing
+
+@testable import KafkaSource
 
 /// Against a real broker: `Ops/stack up kafka`, then RMS_KAFKA_BOOTSTRAP names it (and RMS_KAFKA_LOG its log folder).
 private let bootstrap = getenv("RMS_KAFKA_BOOTSTRAP").map { String(cString: $0) }
@@ -156,11 +157,14 @@ struct RealKafkaTests {
     let producer = try Producer(bootstrapServers: brokers, topic: name)
     for i in 0..<before { try producer.produce("\(i)", partition: 0) }
     #expect(producer.flush())
-    let reader = try consumer(name)
+    let reader = try Consumer(
+      ConsumerSettings(
+        bootstrapServers: brokers, topic: name, groupID: "swift-\(name)",
+        properties: [("debug", "metadata")]))
     var seen = Seen()
     try #require(MockBrokerTests.poll(reader, &seen) { $0.ends[0] == Int64(before) })
     let old = try #require(try admin.facts(name).id)
-    let changed = Thread {
+    let change = Thread {
       let admin = try Admin(bootstrapServers: brokers)
       try admin.deleteTopic(name)
       let end = ContinuousClock.now + .seconds(20)
@@ -173,7 +177,7 @@ struct RealKafkaTests {
       seen.errors.contains { if case .topicRecreated = $0 { true } else { false } }
     }
     try #require(MockBrokerTests.poll(reader, &seen) { isStopped($0) })
-    changed.join()
+    change.join()
     let new = try #require(try admin.facts(name).id)
     #expect(old != new)
     let error = KafkaError.topicRecreated(topic: name, old: old, new: new)
@@ -182,6 +186,9 @@ struct RealKafkaTests {
     try #require(MockBrokerTests.poll(reader, &seen) { _ in reader.endsHeard >= heard + 2 })
     #expect((seen.records[0] ?? []).allSatisfy { $0.payload?.hasPrefix("new") == false })
     #expect((seen.records[0] ?? []).count == before)
+    // The client itself says so as well, in order with the records.
+    let changed = try #require(seen.lines.last { $0.contains("changed id from") })
+    #expect(ConsumerCallbacks.newID(changed) == new, "\(changed)")
     #expect(MockBrokerTests.close(reader, &seen))
     try admin.deleteTopic(name)
   }
