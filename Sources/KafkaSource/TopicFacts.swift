@@ -15,8 +15,9 @@ public struct TopicID: Hashable, Sendable, CustomStringConvertible {
     self.low = low
   }
 
-  /// - Parameter text: Kafka's own spelling, in either alphabet of base 64.
-  /// - Returns: nil if it is not 22 characters of it.
+  /// Reads an id; nil if the text is not 22 characters of base 64.
+  ///
+  /// - Parameter text: Kafka's own spelling, in either alphabet.
   public init?(_ text: some StringProtocol) {
     let characters = Array(text.utf8)
     guard characters.count == 22 else { return nil }
