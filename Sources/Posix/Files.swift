@@ -319,6 +319,10 @@ public struct File: ~Copyable, Sendable {
     }
   }
 
+  /// Gives the file's cached pages back, so that what is read next comes from the disk. Advice only: synced pages go,
+  /// others stay. C: `posix_fadvise`.
+  public borrowing func dropCache() { _ = posix_fadvise(descriptor.number, 0, 0, POSIX_FADV_DONTNEED) }
+
   private borrowing func writeAll(
     _ bytes: UnsafeRawBufferPointer, _ call: (UnsafeRawBufferPointer, _ done: Int) -> Int
   ) throws(SystemError) {

@@ -29,6 +29,36 @@ enum LZ4Frame {
     return (memory, count)
   }
 
+  /// Bytes of a frame within which its content's first bytes lie.
+  static let headBytes = (4 << 20) + 64
+
+  /// Decompresses the first bytes of a content.
+  ///
+  /// - Parameters:
+  ///   - frame: the frame's first bytes, `headBytes` of them if it has so many.
+  ///   - content: is filled from its start.
+  /// - Returns: how many bytes there were, at most as many as `content` has.
+  static func head(_ frame: UnsafeRawBufferPointer, into content: UnsafeMutableRawBufferPointer) -> Int {
+    var context: OpaquePointer?
+    guard LZ4F_isError(LZ4F_createDecompressionContext(&context, rms_lz4_version)) == 0, let context else {
+      fatalError("no memory for LZ4")
+    }
+    defer { LZ4F_freeDecompressionContext(context) }
+    var filled = 0
+    var read = 0
+    while read < frame.count, filled < content.count, let from = frame.baseAddress,
+      let into = content.baseAddress
+    {
+      var given = frame.count - read
+      var room = content.count - filled
+      let left = LZ4F_decompress(context, into + filled, &room, from + read, &given, nil)
+      if LZ4F_isError(left) != 0 || left == 0 || given + room == 0 { return filled + (left == 0 ? room : 0) }
+      read += given
+      filled += room
+    }
+    return filled
+  }
+
   /// Decompresses as much as opens.
   ///
   /// - Parameters:

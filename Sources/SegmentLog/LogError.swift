@@ -64,6 +64,13 @@ public enum NewerThing: Hashable, Sendable {
   case flags
 }
 
+extension LogError {
+  /// Runs calls whose failure needs no other name.
+  static func system<R: ~Copyable>(_ body: () throws(SystemError) -> R) throws(LogError) -> R {
+    do throws(SystemError) { return try body() } catch { throw .system(error) }
+  }
+}
+
 extension LogError: CustomStringConvertible {
   public var description: String {
     switch self {

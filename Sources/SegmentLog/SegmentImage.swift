@@ -48,6 +48,28 @@ public final class SegmentImage: @unchecked Sendable {
     }
   }
 
+  /// Reads the first bytes of a segment's content.
+  ///
+  /// - Returns: how many there are, at most as many as `memory` has, and the bytes of the file.
+  static func head(
+    _ name: SegmentName, in folder: String, files: Files, into memory: UnsafeMutableRawBufferPointer
+  ) throws(LogError) -> (count: Int, fileBytes: Int) {
+    do throws(SystemError) {
+      let file = try files.open(folder + "/" + name.text, .read)
+      let fileBytes = try file.bytesCount()
+      if name.form == .plain { return (try file.read(at: 0, into: memory), fileBytes) }
+      let frame = UnsafeMutableRawBufferPointer.allocate(
+        byteCount: max(1, min(fileBytes, LZ4Frame.headBytes)), alignment: 16)
+      defer { frame.deallocate() }
+      let count = try file.read(at: 0, into: frame)
+      return (
+        LZ4Frame.head(
+          UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(frame)[..<count]), into: memory),
+        fileBytes
+      )
+    } catch { throw .system(error) }
+  }
+
   /// A file's bytes, owned by the caller.
   static func read(_ path: String, _ files: Files) throws(LogError) -> UnsafeMutableRawBufferPointer {
     do throws(SystemError) {

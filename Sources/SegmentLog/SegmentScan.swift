@@ -70,23 +70,11 @@ enum SegmentScan {
   static func header(
     _ name: SegmentName, in folder: String, identity: LogIdentity, files: Files
   ) throws(LogError) -> SegmentFacts {
-    // A sealed header lies within the frame's first block.
-    if name.form == .sealed {
-      var facts = try whole(name, in: folder, identity: identity, files: files)
-      if facts.finding == .whole { facts.finding = .unread }
-      return facts
-    }
     let path = folder + "/" + name.text
     let memory = UnsafeMutableRawBufferPointer.allocate(
       byteCount: SegmentFormat.segmentHeaderBytes, alignment: 8)
     defer { memory.deallocate() }
-    var count = 0
-    var fileBytes = 0
-    do throws(SystemError) {
-      let file = try files.open(path, .read)
-      count = try file.read(at: 0, into: memory)
-      fileBytes = try file.bytesCount()
-    } catch { throw .system(error) }
+    let (count, fileBytes) = try SegmentImage.head(name, in: folder, files: files, into: memory)
     let bytes = UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(memory)[..<count])
     var facts = SegmentFacts(name: name, finding: .unread)
     facts.fileBytes = fileBytes
