@@ -15,9 +15,9 @@ struct BoardImage {
     // Small, so that a test's few users fill several.
     static let runNumbers = 4
   #else
-    /// Numbers saved at once: 8 lines of records. Small runs cost the writer little where it changes users at random,
-    /// and save little that it did not change.
-    static let runNumbers = 64
+    /// Numbers saved at once: a line of totals. A writer that changes users at random saves little that it did not
+    /// change; fewer still would cost more for marks than they save.
+    static let runNumbers = 16
   #endif
   static let live: UInt32 = 0
   static let taken: UInt32 = 1

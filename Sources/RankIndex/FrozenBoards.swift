@@ -189,7 +189,7 @@ extension ShardBoards {
   /// applied; whoever reads the image takes it piece by piece and then has `thaw` called.
   ///
   /// - Returns: the image; nil while another is alive.
-  /// - Complexity: O(boards), and 0.06 bytes of addresses a user and board.
+  /// - Complexity: O(boards), and 0.25 bytes of addresses a user and board.
   public func freeze() -> FrozenBoards? {
     if image != nil { return nil }
     let image = FrozenBoards(boards, owner: owner)
