@@ -134,19 +134,19 @@ def read_end(data, header_check):
 
 def board_name(period, ordinal):
     """The board's name; None if there is none such."""
-    epoch = datetime.date(1970, 1, 1)
-    try:
-        if period == 1:
-            return (epoch + datetime.timedelta(ordinal)).isoformat()
-        if period == 2:
-            monday = epoch + datetime.timedelta(ordinal)
-            year, week, day = monday.isocalendar()
-            return f"{year:04}-W{week:02}" if day == 1 else None
-        if period == 3:
-            return f"{1970 + ordinal // 12:04}-{ordinal % 12 + 1:02}"
-    except OverflowError:
+    if period == 4:
+        return "all" if ordinal == 0 else None
+    if period == 3:
+        return f"{1970 + ordinal // 12:04}-{ordinal % 12 + 1:02}" if -1 <= ordinal <= 96_360 else None
+    if period not in (1, 2) or not -1 <= ordinal + 6 * (period == 2) <= 2_932_897 + 6 * (period == 2):
         return None
-    return "all" if period == 4 and ordinal == 0 else None
+    if ordinal == 2_932_897:
+        return "10000-01-01" if period == 1 else None
+    day = datetime.date(1970, 1, 1) + datetime.timedelta(ordinal)
+    if period == 1:
+        return day.isoformat()
+    year, week, weekday = day.isocalendar()
+    return f"{year:04}-W{week:02}" if weekday == 1 else None
 
 
 def read_entries(block, layout, absent):

@@ -6,6 +6,7 @@
 // The snapshot is then read twice, from the page cache and from the disk, and what was read is written again: the
 // bytes must be the same.
 internal import Bytes
+internal import FuzzBodies
 internal import Glibc
 internal import Posix
 internal import RankIndex
@@ -19,6 +20,9 @@ private struct SnapshotBenchParameters {
   var mode = StepsMode.increment
   var folder = "/var/tmp"
   var aloneTurns = 3_000
+  var isKept = false
+  var changes: Int?
+  var seed: UInt64 = 1
 
   init?(arguments: [String]) {
     var rest = arguments[...]
@@ -33,6 +37,13 @@ private struct SnapshotBenchParameters {
       case "--folder":
         guard let text = rest.popFirst(), !text.isEmpty else { return nil }
         folder = text
+      case "--changes":
+        guard let text = rest.popFirst(), let count = Int(text), count > 0 else { return nil }
+        changes = count
+      case "--seed":
+        guard let text = rest.popFirst(), let number = UInt64(text) else { return nil }
+        seed = number
+      case "--keep": isKept = true
       case "--longer": longer = true
       case "--newest": mode = .totalNewest
       default: return nil
@@ -42,12 +53,16 @@ private struct SnapshotBenchParameters {
 }
 
 private let usage = """
-  usage: rmsbench snapshot [--smoke] [--users N] [--longer] [--newest] [--folder DIR]
+  usage: rmsbench snapshot [--smoke] [--users N] [--longer] [--newest] [--folder DIR] [--keep]
+         rmsbench snapshot --changes N [--seed S] [--folder DIR]
     --smoke       small numbers, for a check that takes a second
     --users N     instead of 10 M
     --longer      week, month and all time are ranked beside the day
     --newest      reports are running totals, and the newest is kept of each user
     --folder DIR  where the file goes, instead of /var/tmp
+    --keep        leaves the file there
+    --changes N   reads N changed snapshots of small shards; exits 1 at the first that is read as another state
+    --seed S      of the changes; 1
   """
 
 /// Runs the benchmark and prints its figures; ends the process with 1 if something was wrong, with 2 for a wrong
@@ -60,11 +75,35 @@ func snapshotBench(_ arguments: [String]) {
     exit(arguments == ["--help"] ? 0 : 2)
   }
   do {
+    if let count = parameters.changes { return try changes(parameters, count) }
     try SnapshotBench(parameters).run()
   } catch {
     complain("snapshot bench: \(error)\n")
     exit(1)
   }
+}
+
+private func changes(_ parameters: SnapshotBenchParameters, _ count: Int) throws {
+  let folder = parameters.folder + "/rmsbench-snapshot-changes-\(getpid())"
+  try Files().makeFolder(folder)
+  defer { rmdir(folder) }
+  var (left, seed) = (count, parameters.seed)
+  var sums = (accepted: 0, refused: 0, notRestored: 0)
+  while left > 0 {
+    let run = try snapshotBody(seed: seed, count: min(left, 10_000), folder: folder)
+    if let difference = run.difference {
+      print(difference)
+      exit(1)
+    }
+    sums.accepted += run.accepted
+    sums.refused += run.refused
+    sums.notRestored += run.notRestored
+    left -= 10_000
+    seed &+= 1
+  }
+  print(
+    "\(count) changed snapshots: \(sums.refused) refused, \(sums.notRestored) not restored, \(sums.accepted) read as the state of their own bytes"
+  )
 }
 
 private let today = Day(number: 20_781)
@@ -165,10 +204,14 @@ private struct SnapshotBench {
 
   func run() throws {
     let path = try write()
-    defer { try? Files().remove(path) }
+    defer { if !parameters.isKept { try? Files().remove(path) } }
     let bytes = try fileCheck(path)
     print("snapshot.bytes.\(name) \(bytes.count) bytes")
     print("snapshot.bytes-a-user.\(name) \(rounded(Double(bytes.count) / Double(parameters.users))) bytes")
+    let verify = Stopwatch()
+    let reader = try SnapshotReader(path: path, identity: identity)
+    while try reader.next() != nil {}
+    print("snapshot.verify.\(name) \(rounded(verify.seconds * 1e3)) ms")
     let boards = try load(path, "warm")
     try dropFromCache(path)
     _ = try load(path, "cold")

@@ -229,6 +229,60 @@ private func encoded(_ shard: SnapshotShard) throws -> [UInt8] {
     }
   }
 
+  @Test("the snapshots of a folder are told good or not, and what is too many goes")
+  func folder() throws {
+    let folder = TemporaryFolder()
+    let pool = KeyPool(["walker"])
+    var shard = SnapshotShard(mode: .increment, longer: false)
+    var paths: [String] = []
+    for offset in [Int64(3), 20, 100] {
+      shard.apply([StepEvent(user: pool.keys[0], offset: offset, timeOfDay: 0, steps: 9, day: today)])
+      paths.append(try shard.write(into: folder.path).path)
+    }
+    var bytes = try Files().read(whole: paths[1])
+    bytes[600] ^= 1
+    let file = try Files().open(paths[1], .replace)
+    try bytes.withUnsafeBytes { try file.write($0, at: 0) }
+    let findings = try SnapshotFolder.findings(folder.path, identity: SnapshotShard.identity)
+    #expect(
+      findings.map(\.facts) == [
+        SnapshotFacts(watermark: 101, isGood: true), SnapshotFacts(watermark: 21, isGood: false),
+        SnapshotFacts(watermark: 4, isGood: true),
+      ])
+    guard case .damaged(paths[1], _, _) = findings[1].refusal else {
+      Issue.record("\(String(describing: findings[1].refusal))")
+      return
+    }
+    #expect(try SnapshotFolder.removeSurplus(folder.path) == ["00000000000000000004.snap"])
+    #expect(try SnapshotFolder.findings(folder.path, identity: SnapshotShard.identity).count == 2)
+    #expect(try SnapshotFolder.findings(folder.path + "/none", identity: SnapshotShard.identity).isEmpty)
+  }
+
+  @Test("a snapshot taken by a thread of its own is the state of its moment", arguments: Seed.some(2))
+  func threads(seed: Seed) throws {
+    let folder = TemporaryFolder()
+    let shard = ThreadedShard(seed)
+    let writer = try Thread("writer") { shard.applyAll() }
+    var snapshots: [(applied: Int, path: String)] = []
+    while snapshots.count < 3 || !shard.isDone {
+      guard let (image, applied) = shard.gate.write({ shard.boards.freeze().map { ($0, shard.applied) } })
+      else {
+        Issue.record("an image is alive")
+        break
+      }
+      snapshots.append((applied, try shard.write(image, applied, into: folder.path)))
+    }
+    writer.join()
+    for (applied, path) in [snapshots[0], snapshots[snapshots.count / 2], snapshots[snapshots.count - 1]] {
+      let again = ThreadedShard(seed)
+      again.apply(until: applied)
+      guard let image = again.boards.freeze() else { Issue.record("an image is alive"); return }
+      let other = TemporaryFolder()
+      let expected = try again.write(image, applied, into: other.path)
+      #expect(try Files().read(whole: expected) == Files().read(whole: path), "after \(applied) turns")
+    }
+  }
+
   @Test("two snapshots are kept, and nothing that is none is touched")
   func surplus() {
     let names = [40, 7, 5_000_000_000].map { SnapshotFormat.name(watermark: $0) }
@@ -257,6 +311,69 @@ private func encoded(_ shard: SnapshotShard) throws -> [UInt8] {
       #expect(throws: LogError.self) { _ = try writer.finish() }
     }
     #expect(try Files().names(in: folder.path) == [])
+  }
+}
+
+/// A shard whose events come from a seed, turn by turn, under a gate.
+private final class ThreadedShard: @unchecked Sendable {
+  // Unchecked: boards and `applied` are used in turns of the gate.
+  static let turns = 200
+  let gate = Gate()
+  let boards = ShardBoards(mode: .totalNewest, week: true, month: false, all: true)
+  private(set) var applied = 0
+  private let done = Atomic(false)
+  private let pool: KeyPool
+  private var random: SeededGenerator
+  private var offset: Int64 = 0
+
+  init(_ seed: Seed) {
+    random = seed.random
+    pool = KeyPool.mixed(150, using: &random)
+  }
+
+  var isDone: Bool { done.load(ordering: .acquiring) }
+
+  func applyAll() {
+    apply(until: ThreadedShard.turns)
+    done.store(true, ordering: .releasing)
+  }
+
+  func apply(until turn: Int) {
+    let outcomes = UnsafeMutablePointer<ApplyOutcome>.allocate(capacity: 100)
+    defer { outcomes.deallocate() }
+    for _ in 0..<turn {
+      let events = randomEvents(20, pool, from: &offset, &random)
+      gate.write {
+        events.withUnsafeBufferPointer { boards.apply($0, outcomes: outcomes) }
+        applied += 1
+      }
+    }
+  }
+
+  /// Writes an image and ends it.
+  func write(_ image: FrozenBoards, _ applied: Int, into folder: String) throws -> String {
+    let header = SnapshotHeader(
+      identity: SnapshotShard.identity, mode: .totalNewest, watermark: Int64(applied), clockMs: 0,
+      newestMs: 0,
+      counted: UInt64(applied), superseded: 0,
+      rejected: [UInt64](repeating: 0, count: RejectReason.allCases.count), users: image.users,
+      boards: image.boards.count)
+    let writer = try SnapshotWriter(folder: folder, header: header)
+    let piece = FrozenPiece()
+    for (index, board) in image.boards.enumerated() {
+      try writer.board(SnapshotBoard(id: board.id, users: board.users, totalSteps: board.totalSteps))
+      while gate.read({ image.take(index, into: piece, numbersMax: 4096) }) {
+        try writer.numbers(piece.totals, reports: board.hasReports ? piece.reports : nil, from: piece.first)
+      }
+    }
+    gate.write { boards.thaw() }
+    let keys = UnsafeMutableBufferPointer<UserKey>.allocate(capacity: FrozenBoards.segmentNumbers)
+    defer { keys.deallocate() }
+    for segment in 0..<image.segments {
+      let count = image.users(ofSegment: segment, into: keys)
+      try writer.users(UnsafeBufferPointer(rebasing: keys[..<count]))
+    }
+    return try writer.finish().path
   }
 }
 
