@@ -52,6 +52,7 @@ let package = Package(
     module("KafkaSource", ["CRdKafka"]),
     module("QueryProtocol", ["Bytes", "StepModel"]),
     // 3
+    module("Inspection", ["Bytes", "Posix", "SegmentLog", "StepModel"]),
     module("HTTPFace", ["CMicroHTTPD", "Posix"]),
     module("QueryServer", ["Bytes", "Posix", "QueryProtocol", "Telemetry", "Transport"]),
     module("RankMySteps", ["Bytes", "Posix", "QueryProtocol", "StepModel", "Transport"]),
@@ -71,7 +72,10 @@ let package = Package(
       ["Console", "KafkaSource", "Node", "Posix", "QueryProtocol", "RankMySteps", "Telemetry"]),
     program(
       "rmsctl",
-      ["Bytes", "Console", "KafkaSource", "Node", "Posix", "QueryProtocol", "RankMySteps", "StepModel"]),
+      [
+        "Bytes", "Console", "Inspection", "KafkaSource", "Node", "Posix", "QueryProtocol", "RankMySteps",
+        "SegmentLog", "StepModel",
+      ]),
     program(
       "rmsbench",
       [
@@ -90,6 +94,8 @@ let package = Package(
       swiftSettings: settings),
     tests("BytesTests", ["Bytes", "TestSupport"]),
     tests("PosixTests", ["Posix", "TestSupport"]),
+    tests(
+      "InspectionTests", ["FuzzBodies", "Inspection", "Posix", "SegmentLog", "StepModel", "TestSupport"]),
     tests("TelemetryTests", ["Telemetry", "TestSupport"]),
     tests("StepModelTests", ["FuzzBodies", "StepModel", "TestSupport"]),
     tests("TransportTests", ["Posix", "TestSupport", "Transport"]),

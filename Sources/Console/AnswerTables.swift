@@ -90,4 +90,23 @@ public enum Instant {
     let clock = [left / 3600, left / 60 % 60, left % 60].map { ($0 < 10 ? "0" : "") + String($0) }
     return "\(Day(number: Int32(clamping: dayNumber)))T\(clock.joined(separator: ":"))Z"
   }
+
+  /// The time of an event, with as many digits behind the second as it has.
+  ///
+  /// - Parameters:
+  ///   - day: a date.
+  ///   - nanoseconds: after its midnight UTC; may be negative or more than a day.
+  /// - Returns: `2026-11-24T09:41:07.25Z`.
+  public static func text(day: Day, nanoseconds: Int64) -> String {
+    let (seconds, part) = nanoseconds.quotientAndRemainder(dividingBy: 1_000_000_000)
+    let whole = part < 0 ? seconds - 1 : seconds
+    var text = text((Int64(day.number) * 86_400 + whole) * 1_000)
+    let fraction = part < 0 ? part + 1_000_000_000 : part
+    guard fraction > 0 else { return text }
+    var digits = String(fraction)
+    digits = String(repeating: "0", count: 9 - digits.count) + digits
+    while digits.last == "0" { digits.removeLast() }
+    text.removeLast()
+    return text + ".\(digits)Z"
+  }
 }

@@ -27,7 +27,7 @@ struct Context {
 @main struct Entry {
   static let commands: [Command] = [
     .top, .rank, .around, .compare, .summary, .boards, .status, .live, .snapshot, .seal, .shard,
-    .deadletter, .produce, .generate,
+    .deadletter, .log, .explain, .produce, .generate,
   ]
 
   static func main() {

@@ -43,7 +43,8 @@ enum Demo {
       let isLive = Terminal.isOutput
       Entry.show(
         isLive
-          ? Screen.begin : "node listens on \(node.queryAddress); rmsctl --address \(node.queryAddress) top\n"
+          ? Screen.begin
+          : "node listens on \(node.queryAddress); rmsctl --address \(node.queryAddress) top\ndata folder \(folder)\n"
       )
       let outcome = watch(node, producers, signals, seconds: seconds, isLive: isLive)
       if isLive { Entry.show(Screen.end) }
@@ -120,7 +121,10 @@ enum Demo {
 
   private static func clean(_ folder: String) {
     let files = Files()
-    for name in (try? files.names(in: folder)) ?? [] { try? files.remove(folder + "/" + name) }
+    for name in (try? files.names(in: folder)) ?? [] {
+      let path = folder + "/" + name
+      if files.isFolder(path) { clean(path) } else { try? files.remove(path) }
+    }
     rmdir(folder)
   }
 }

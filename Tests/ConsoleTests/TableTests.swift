@@ -2,6 +2,7 @@
 
 import Console
 import QueryProtocol
+import StepModel
 import Testing
 
 @Suite struct TableTests {
@@ -58,5 +59,17 @@ import Testing
         2,stopped,5,-,-,0,0,0,-,-,gap: offsets 5..9
 
         """)
+  }
+
+  @Test("times of events have the digits they need, before and after their day as well")
+  func instants() {
+    let day = Day(number: 20_781)
+    for (nanoseconds, text) in [
+      (0, "2026-11-24T00:00:00Z"), (34_867_250_000_000, "2026-11-24T09:41:07.25Z"),
+      (1, "2026-11-24T00:00:00.000000001Z"), (-1, "2026-11-23T23:59:59.999999999Z"),
+      (-3_600_000_000_000, "2026-11-23T23:00:00Z"), (86_400_000_000_000, "2026-11-25T00:00:00Z"),
+    ] as [(Int64, String)] {
+      #expect(Instant.text(day: day, nanoseconds: nanoseconds) == text)
+    }
   }
 }

@@ -6,7 +6,8 @@
             asked to check their settings instead.
 ```console  a session: each line after `$ ` is run on a terminal and must end with 0; lines of the shown output that hold
             no digit must come again.
-Other blocks are not run. Commands find the demo's node by RMS_ADDRESS, wherever it listens. Exit: 0 all ran, else 1.
+Other blocks are not run. Commands find the demo's node by RMS_ADDRESS, wherever it listens, and its files
+by RMS_DATA_DIR. Exit: 0 all ran, else 1.
 """
 
 import os
@@ -74,6 +75,9 @@ class Demo:
             address = re.search(r"listens on (\S+:\d+)", self.text())
             if address:
                 os.environ["RMS_ADDRESS"] = address[1]
+                folder = re.search(r"data folder (\S+)", self.text())
+                if folder:
+                    os.environ["RMS_DATA_DIR"] = folder[1]
                 return True
             time.sleep(0.2)
         return False
