@@ -75,21 +75,23 @@ void fill(rms_field &field, dom::element value) {
   case dom::element_type::ARRAY: field.kind = RMS_KIND_ARRAY; break;
   case dom::element_type::INT64:
     field.kind = RMS_KIND_INT64;
-    field.int64 = value.get_int64().value_unsafe();
+    field.bits = static_cast<uint64_t>(value.get_int64().value_unsafe());
     break;
   case dom::element_type::UINT64:
     field.kind = RMS_KIND_UINT64;
-    field.uint64 = value.get_uint64().value_unsafe();
+    field.bits = value.get_uint64().value_unsafe();
     break;
-  case dom::element_type::DOUBLE:
+  case dom::element_type::DOUBLE: {
+    const double real = value.get_double().value_unsafe();
     field.kind = RMS_KIND_DOUBLE;
-    field.real = value.get_double().value_unsafe();
+    std::memcpy(&field.bits, &real, sizeof real);
     break;
+  }
   case dom::element_type::STRING: {
     const std::string_view text = value.get_string().value_unsafe();
     field.kind = RMS_KIND_STRING;
     field.text = reinterpret_cast<const uint8_t *>(text.data());
-    field.length = text.size();
+    field.length = static_cast<uint32_t>(text.size());
     break;
   }
   }
@@ -148,7 +150,11 @@ int rms_judge_read(rms_judge *judge, const uint8_t *payload, size_t length, rms_
     return RMS_JUDGE_MALFORMED;
   }
 
-  *out = rms_record{};
+  for (rms_field *field : {&out->uuid, &out->steps, &out->timestamp, &out->source}) {
+    field->kind = RMS_KIND_ABSENT;
+    field->count = 0;
+  }
+  out->others = false;
   for (const auto member : object) {
     if (rms_field *field = known(*out, member.key)) {
       fill(*field, member.value);

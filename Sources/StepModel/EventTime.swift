@@ -78,9 +78,13 @@
 
 /// The last date read: reports come in runs of the same ten characters.
 struct DateCache {
-  private var head: UInt64 = 0
-  private var tail: UInt16 = 0
+  // No text has these bytes: they are no UTF-8.
+  private var head = UInt64.max
+  private var tail = UInt16.max
   private var day = Day(number: 0)
+  /// The last ten bytes that were no date: wrong ones come in runs too.
+  private var wrongHead = UInt64.max
+  private var wrongTail = UInt16.max
 
   /// The date in the ten bytes at `text`; nil if they are not `YYYY-MM-DD`, no real date, or before 1970.
   @inline(__always)
@@ -88,7 +92,12 @@ struct DateCache {
     let head = text.loadUnaligned(as: UInt64.self)
     let tail = text.loadUnaligned(fromByteOffset: 8, as: UInt16.self)
     if head == self.head && tail == self.tail { return day }
-    guard let read = DateCache.read(text) else { return nil }
+    if head == wrongHead && tail == wrongTail { return nil }
+    guard let read = DateCache.read(text) else {
+      wrongHead = head
+      wrongTail = tail
+      return nil
+    }
     self.head = head
     self.tail = tail
     day = read
@@ -129,6 +138,46 @@ extension EventTime {
       let second = EventTime.secondOfDay(text + 11)
     else { return nil }
     self.init(date: date, second: second, nanosecond: 0, rawOffset: EventTime.noOffset)
+  }
+
+  /// The bare form or one with a fraction, `Z`, `±hh:mm` or nothing behind it, and the quote that ends it.
+  ///
+  /// - Parameters:
+  ///   - p: its first byte; moved behind the quote, or not at all.
+  ///   - end: behind the last byte that may be read.
+  ///   - dates: the date cache.
+  @inline(__always)
+  init?(closed p: inout UnsafeRawPointer, _ end: UnsafeRawPointer, dates: inout DateCache) {
+    guard end - p > EventTime.bareCount, var time = EventTime(bare: p, dates: &dates) else { return nil }
+    var close = p + EventTime.bareCount
+    if close.byte != JSON.quote {
+      if close.byte == JSON.point {
+        guard let (behind, nanosecond) = EventTime.fraction(close + 1, end) else { return nil }
+        close = behind
+        time.nanosecond = nanosecond
+      }
+      if close.byte != JSON.quote {
+        guard let offset = EventTime.closedOffset(&close, end) else { return nil }
+        time.rawOffset = offset
+      }
+    }
+    p = close + 1
+    self = time
+  }
+
+  /// One to nine digits at `p` as nanoseconds, and the byte behind them.
+  @inline(never)
+  private static func fraction(_ p: UnsafeRawPointer, _ end: UnsafeRawPointer) -> (UnsafeRawPointer, Int32)? {
+    var value: Int32 = 0
+    var scale: Int32 = 1_000_000_000
+    var place = p
+    while place < end, JSON.isDigit(place.byte) {
+      guard scale > 1 else { return nil }
+      value = value &* 10 &+ Int32(place.byte &- JSON.zero)
+      scale /= 10
+      place += 1
+    }
+    return place > p && place < end ? (place, value &* scale) : nil
   }
 
   /// Any text form.
@@ -184,6 +233,32 @@ extension EventTime {
     let total = (h1 * 10 + h2) * 60 + minutes
     guard total <= 14 * 60 else { return nil }
     return (sign == UInt8(ascii: "-") ? -total : total) * 60
+  }
+
+  /// `Z"` or `±hh:mm"` at `p`, in seconds; moves to the quote. Nil, and nothing moved, if neither is there.
+  @inline(__always)
+  private static func closedOffset(_ p: inout UnsafeRawPointer, _ end: UnsafeRawPointer) -> Int32? {
+    guard end - p >= 2 else { return nil }
+    if p.byte == UInt8(ascii: "Z") {
+      guard p[1] == JSON.quote else { return nil }
+      p += 1
+      return 0
+    }
+    // An offset, its quote and the record's brace are eight bytes.
+    guard end - p >= 8 else { return nil }
+    let bytes = UInt64(littleEndian: p.word)
+    // As in `secondOfDay`: sign, two digits, colon, two digits, quote; the last byte does not count.
+    let marks = (bytes ^ 0x0022_3030_3A30_3000) & 0x00FF_FFFF_FFFF_FF00
+    guard ((marks &+ 0x007F_7676_7F76_7600) | marks) & 0x0080_8080_8080_8000 == 0 else { return nil }
+    let sign = UInt8(truncatingIfNeeded: bytes)
+    guard sign == UInt8(ascii: "+") || sign == UInt8(ascii: "-") else { return nil }
+    let pairs = (marks &* 10) &+ (marks >> 8)
+    let hour = Int32(truncatingIfNeeded: pairs >> 8 & 0xFF)
+    let minute = Int32(truncatingIfNeeded: pairs >> 32 & 0xFF)
+    let total = hour &* 60 &+ minute
+    guard minute < 60, total <= 14 * 60 else { return nil }
+    p += 6
+    return (sign == UInt8(ascii: "-") ? -total : total) &* 60
   }
 
   /// Seconds since midnight of `HH:MM:SS`, eight bytes at once; nil if it is no time of a day.

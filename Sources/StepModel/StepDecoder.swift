@@ -1,9 +1,10 @@
 // JSON records to step events, or to the one reason why they are none.
 //
-// Two roads, one answer:
-//   StepScanner   the usual layout, byte for byte as producers write it; on any surprise it says "not mine"
-//   RecordJudge   simdjson's DOM over the whole record; decides everything else, and is what the scanner is tested by
-// Both end in `finish`, which knows limits, time and day. No allocation a record (the judge grows for a record longer
+// Three roads, one answer:
+//   StepScanner    the usual layout, byte for byte as producers write it; at the first surprise it hands over to
+//   RecordReader   which reads any record member by member, wrong ones too, and leaves what is rare to
+//   RecordJudge    simdjson's DOM over the whole record: what the other two are tested by
+// All end in `finish`, which knows limits, time and day. No allocation a record (the judge grows for a record longer
 // than all before it); nothing here reads a clock.
 
 /// Decodes the records of one shard. One thread at a time.
@@ -45,12 +46,12 @@ public struct StepDecoder: ~Copyable {
     _ payload: UnsafeRawBufferPointer, offset: Int64, shardClock: Int64, into event: inout StepEvent
   ) -> RejectReason? {
     var fields = StepFields()
-    if let base = payload.baseAddress,
-      StepScanner.scan(base, base + payload.count, dates: &dates, into: &fields)
-    {
-      return finish(fields, offset: offset, shardClock: shardClock, into: &event)
+    guard let base = payload.baseAddress else { return .malformed }
+    switch StepScanner.scan(base, base + payload.count, dates: &dates, into: &fields) {
+    case .fields: return finish(fields, offset: offset, shardClock: shardClock, into: &event)
+    case .unsure: return judged(payload, offset: offset, shardClock: shardClock, into: &event)
+    case .rejected(let reason): return reason
     }
-    return judged(payload, offset: offset, shardClock: shardClock, into: &event)
   }
 
   /// Forgets all keys and sources handed out; their memory is used again. Call it once a chunk, when its events are applied.
@@ -77,14 +78,17 @@ public struct StepDecoder: ~Copyable {
     return reason
   }
 
-  /// Whether the scanner takes a record. For tests and benchmarks: how much of an input goes the fast road.
+  /// Whether a record is decided without the judge. For tests and benchmarks: how much of an input goes the fast roads.
   ///
   /// - Parameter payload: as for `decode`.
   /// - Returns: false if the judge has to decide.
   public mutating func scans(_ payload: UnsafeRawBufferPointer) -> Bool {
-    guard let base = payload.baseAddress else { return false }
+    guard let base = payload.baseAddress else { return true }
     var fields = StepFields()
-    return StepScanner.scan(base, base + payload.count, dates: &dates, into: &fields)
+    switch StepScanner.scan(base, base + payload.count, dates: &dates, into: &fields) {
+    case .fields, .rejected: return true
+    case .unsure: return false
+    }
   }
 
   /// The reasons from `steps` on, in their order; fills the event if none holds.
@@ -119,15 +123,14 @@ struct StepFields {
   var timeIsValid = false
   /// nil if there is none; not nil, and no bytes, for an empty one.
   var source: UnsafePointer<UInt8>?
-  var sourceLength: UInt8 = 0
-  /// Whether a member has none of the four known names.
-  var hasUnknownFields = false
+  /// The source's length, and whether a member has none of the four known names.
+  var extras = RecordExtras()
 
   /// Takes the bytes of a source that is there.
   @inline(__always)
   mutating func setSource(_ text: UnsafeRawPointer, count: Int) {
     source = text.assumingMemoryBound(to: UInt8.self)
-    sourceLength = UInt8(truncatingIfNeeded: count)
+    extras.sourceLength = count
   }
 }
 

@@ -6,9 +6,7 @@
   // The order of the fields fills the room that the key's one byte of length leaves.
 
   public var user: UserKey
-  @usableFromInline var sourceLength: UInt8
-  /// Whether the record's object has a member beyond the four known names, whatever it holds.
-  public var hasUnknownFields: Bool
+  @usableFromInline var extras: RecordExtras
   /// 0...`event.steps_max`.
   public var steps: UInt32
   /// Kafka offset of the record.
@@ -24,7 +22,13 @@
   /// Borrowed, and valid as long as the key.
   @inlinable public var source: UnsafeRawBufferPointer? {
     guard let sourceText else { return nil }
-    return UnsafeRawBufferPointer(start: sourceText, count: Int(sourceLength))
+    return UnsafeRawBufferPointer(start: sourceText, count: extras.sourceLength)
+  }
+
+  /// Whether the record's object has a member beyond the four known names, whatever it holds.
+  @inlinable public var hasUnknownFields: Bool {
+    get { extras.hasUnknownFields }
+    set { extras.hasUnknownFields = newValue }
   }
 
   /// Longest source, in bytes of UTF-8.
@@ -47,15 +51,15 @@
     self.timeOfDay = timeOfDay
     self.steps = steps
     self.day = day
-    self.hasUnknownFields = hasUnknownFields
+    extras = RecordExtras()
+    extras.hasUnknownFields = hasUnknownFields
     sourceText = nil
-    sourceLength = 0
     if let source {
       precondition(source.count <= StepEvent.sourceBytesMax, "a source of \(source.count) bytes")
       // An empty buffer may have no address; the source is there all the same.
       sourceText =
         source.baseAddress?.assumingMemoryBound(to: UInt8.self) ?? UnsafePointer(bitPattern: 1)
-      sourceLength = UInt8(truncatingIfNeeded: source.count)
+      extras.sourceLength = source.count
     }
   }
 
@@ -63,13 +67,30 @@
   @inline(__always)
   init(fields: StepFields, offset: Int64, timeOfDay: Int64, day: Day) {
     user = fields.user
-    sourceLength = fields.sourceLength
-    hasUnknownFields = fields.hasUnknownFields
+    extras = fields.extras
     steps = UInt32(truncatingIfNeeded: fields.steps)
     self.offset = offset
     self.timeOfDay = timeOfDay
     sourceText = fields.source
     self.day = day
+  }
+}
+
+/// What an event says beside its count, in two bytes that travel together.
+@frozen @usableFromInline struct RecordExtras: BitwiseCopyable {
+  @usableFromInline var bits: UInt16 = 0
+
+  @inlinable init() {}
+
+  /// Bytes of the source, 0...32.
+  @inlinable var sourceLength: Int {
+    get { Int(bits & 0xFF) }
+    set { bits = bits & 0xFF00 | UInt16(truncatingIfNeeded: newValue) & 0xFF }
+  }
+
+  @inlinable var hasUnknownFields: Bool {
+    get { bits & 0x100 != 0 }
+    set { bits = bits & ~0x100 | (newValue ? 0x100 : 0) }
   }
 }
 

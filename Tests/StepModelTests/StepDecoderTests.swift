@@ -87,6 +87,7 @@ private func record(
     (.time, record(timestamp: "\"yesterday\"")), (.time, record(timestamp: "\"\"")),
     (.time, record(timestamp: "\"2026-02-29 10:00:00\"")),
     (.time, record(timestamp: "\"1969-12-31 23:59:59\"")),
+    (.time, record(timestamp: "\"\(String(repeating: "\\u0000", count: 10)) 10:00:00\"")),
     (.time, record(timestamp: "-1")), (.time, record(timestamp: "-0.5")),
     (.time, record(timestamp: "253402300800000")),
     (.time, record(timestamp: "18446744073709551615")), (.time, record(timestamp: "1e300")),
@@ -286,10 +287,11 @@ private func record(
     for _ in 0..<2 {
       var events: [StepEvent] = []
       for index in 0..<StepDecoder.eventsPerResetMax {
-        let user = "é" + String(repeating: "x", count: 56) + String(1_000_00 + index)
+        // Escapes, so that the texts are the decoder's own and not the record's.
+        let user = "\\u00e9" + String(repeating: "x", count: 56) + String(1_000_00 + index)
         var event = StepEvent(
           user: UserKey(high: 0, low: 0), offset: 0, timeOfDay: 0, steps: 0, day: Day(number: 0))
-        let source = ", \"source\": \"\u{FC}\(String(repeating: "s", count: 30))\""
+        let source = ", \"source\": \"\\u00fc\(String(repeating: "s", count: 30))\""
         Array(record(uuid: "\"\(user)\"", more: source).utf8).withUnsafeBytes {
           #expect(decoder.decode($0, offset: 0, shardClock: noon, into: &event) == nil)
         }

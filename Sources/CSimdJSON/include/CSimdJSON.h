@@ -26,18 +26,17 @@ enum {
 
 /// What one known key holds: its first occurrence, and how often it occurs (2 stands for "twice or more").
 typedef struct {
+  /// The unescaped string, UTF-8; valid until the judge's next record. Means nothing for other kinds.
+  const uint8_t *text;
+  /// A number's bits: of int64_t, uint64_t or double, as the kind says.
+  uint64_t bits;
+  /// Bytes of the unescaped string.
+  uint32_t length;
   uint8_t kind;
   uint8_t count;
-  /// Bytes of the unescaped string.
-  size_t length;
-  /// The unescaped string, UTF-8; valid until the judge's next record. NULL for other kinds.
-  const uint8_t *text;
-  int64_t int64;
-  uint64_t uint64;
-  double real;
 } rms_field;
 
-/// The known keys of a record.
+/// The known keys of a record. Of an absent one only kind and count mean anything.
 typedef struct {
   rms_field uuid, steps, timestamp, source;
   /// Whether there is any other key.

@@ -1,4 +1,4 @@
-// Scanner against judge: for every input the same event or the same reason.
+// Scanner and reader against judge: for every input the same event or the same reason.
 
 public import StepModel
 
