@@ -78,7 +78,7 @@ def read_header(data):
     sensible = (
         version == 1 and size == HEADER_BYTES and partition < 1 << 31 and watermark < 1 << 63
         and -1 <= newest <= clock and superseded <= counted and users <= USERS_MAX and boards <= BOARDS_MAX
-        and mode < len(MODES) and not any(rejected[reasons:]) and 1 <= len(name) <= 249
+        and mode < len(MODES) and reasons >= 10 and not any(rejected[reasons:]) and 1 <= len(name) <= 249
         and not any(data[221 + len(name) : 508])
     )
     try:

@@ -48,6 +48,8 @@ public enum SnapshotFormat {
   static let boardBodyBytes = 20
   static let endBodyBytes = 24
   static let endBytes = blockBytes + endBodyBytes
+  /// Reasons that every writer of this version knows.
+  static let reasonsMin = 10
   static let reasonsMax = 16
   static let temporarySuffix = ".tmp"
   private static let suffix = ".snap"
@@ -206,7 +208,8 @@ public struct SnapshotHeader: Hashable, Sendable {
     let all = (0..<SnapshotFormat.reasonsMax).map { get(UInt64.self, 92 + 8 * $0) }
     let nameEnd = 221 + Int(get(UInt8.self, 220))
     guard get(UInt16.self, 8) == SnapshotFormat.version, get(UInt16.self, 10) == UInt16(size),
-      let mode = StepsMode(code: get(UInt8.self, 88)), all[reasons...].allSatisfy({ $0 == 0 }),
+      let mode = StepsMode(code: get(UInt8.self, 88)), reasons >= SnapshotFormat.reasonsMin,
+      all[reasons...].allSatisfy({ $0 == 0 }),
       get(Int32.self, 12) >= 0, (222...size - 4).contains(nameEnd),
       nameEnd - 221 <= LogIdentity.topicBytesMax, bytes[nameEnd..<(size - 4)].allSatisfy({ $0 == 0 }),
       let topic = String(validating: bytes[221..<nameEnd], as: UTF8.self)

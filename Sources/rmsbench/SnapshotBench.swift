@@ -75,7 +75,10 @@ func snapshotBench(_ arguments: [String]) {
     exit(arguments == ["--help"] ? 0 : 2)
   }
   do {
-    if let count = parameters.changes { return try changes(parameters, count) }
+    if let count = parameters.changes {
+      if try !changes(parameters, count) { exit(1) }
+      return
+    }
     try SnapshotBench(parameters).run()
   } catch {
     complain("snapshot bench: \(error)\n")
@@ -83,7 +86,8 @@ func snapshotBench(_ arguments: [String]) {
   }
 }
 
-private func changes(_ parameters: SnapshotBenchParameters, _ count: Int) throws {
+/// - Returns: whether all went well.
+private func changes(_ parameters: SnapshotBenchParameters, _ count: Int) throws -> Bool {
   let folder = parameters.folder + "/rmsbench-snapshot-changes-\(getpid())"
   try Files().makeFolder(folder)
   defer { rmdir(folder) }
@@ -93,7 +97,7 @@ private func changes(_ parameters: SnapshotBenchParameters, _ count: Int) throws
     let run = try snapshotBody(seed: seed, count: min(left, 10_000), folder: folder)
     if let difference = run.difference {
       print(difference)
-      exit(1)
+      return false
     }
     sums.accepted += run.accepted
     sums.refused += run.refused
@@ -104,6 +108,7 @@ private func changes(_ parameters: SnapshotBenchParameters, _ count: Int) throws
   print(
     "\(count) changed snapshots: \(sums.refused) refused, \(sums.notRestored) not restored, \(sums.accepted) read as the state of their own bytes"
   )
+  return true
 }
 
 private let today = Day(number: 20_781)
