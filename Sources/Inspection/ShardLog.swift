@@ -55,7 +55,7 @@ public struct ShardLog: Sendable {
   /// Whose log it is, by the first header that can be read.
   private func identity(_ names: [SegmentName]) throws(InspectionError) -> LogIdentity? {
     for name in names {
-      if let (header, _) = try? image(name).header(of: nil) {
+      if let header = try? LogFolder.header(of: name, in: path, files: files) {
         guard header.identity.topic == topic, header.identity.partition == partition else {
           throw .foreign(path: path, found: header.identity.folderName)
         }
@@ -104,6 +104,41 @@ public struct ShardLog: Sendable {
     }
     return summaries
       + others.map { SegmentSummary(file: $0, from: -1, state: .setAside, problem: nil, atByte: nil) }
+  }
+
+  /// A snapshot in the folder, read to its end.
+  public struct Snapshot: Equatable, Sendable {
+    public let file: String
+    /// The state that it holds reflects everything before it.
+    public let watermark: Int64
+    public let fileBytes: Int
+    /// Why it cannot be used; nil if it is good.
+    public let problem: LogError?
+  }
+
+  /// The snapshots of the folder, the newest first.
+  ///
+  /// - Returns: all that are there; none where no segment says whose they must be.
+  /// - Throws: `disk` or `log` if a file cannot be read, `foreign`.
+  /// - Complexity: reads all of them.
+  public func snapshots() throws(InspectionError) -> [Snapshot] {
+    guard let identity = try identity(try names()) else { return [] }
+    let findings: [SnapshotFinding]
+    do throws(LogError) {
+      findings = try SnapshotFolder.findings(path, identity: identity, files: files)
+    } catch {
+      throw .log(error)
+    }
+    var snapshots: [Snapshot] = []
+    for finding in findings {
+      // An old one may go while it is looked at.
+      guard let bytes = try? files.open(finding.path, .read).bytesCount() else { continue }
+      snapshots.append(
+        Snapshot(
+          file: SnapshotFormat.name(watermark: finding.watermark), watermark: finding.watermark,
+          fileBytes: bytes, problem: finding.refusal))
+    }
+    return snapshots
   }
 
   // MARK: Rows

@@ -42,12 +42,16 @@ extension Command {
 
   // MARK: ls and verify
 
-  fileprivate typealias Listed = (shard: ShardLog, files: [SegmentSummary])
+  fileprivate typealias Listed = (
+    shard: ShardLog, files: [SegmentSummary], snapshots: [ShardLog.Snapshot]
+  )
 
   private static func summaries(_ shards: [ShardLog]) throws(Failure) -> [Listed] {
     var listed: [Listed] = []
     for shard in shards {
-      listed.append((shard, try inspecting { () throws(InspectionError) in try shard.summaries() }))
+      let files = try inspecting { () throws(InspectionError) in try shard.summaries() }
+      let snapshots = try inspecting { () throws(InspectionError) in try shard.snapshots() }
+      listed.append((shard, files, snapshots))
     }
     return listed
   }
@@ -62,7 +66,8 @@ extension Command {
     let listed = try summaries(shards)
     try context.output.show(Table(files: listed)) { $0.files(listed) }
     var problems: [String] = []
-    for (shard, files) in listed {
+    for (shard, files, snapshots) in listed {
+      problems += snapshots.compactMap { $0.problem.map { "\($0)" } }
       for file in files where file.state == .damaged || file.state == .refused {
         problems.append(
           "\(shard.path)/\(file.file)" + (file.atByte.map { ", byte \($0)" } ?? "") + ": "
@@ -74,7 +79,8 @@ extension Command {
         )
       }
       let reach = try inspecting { () throws(InspectionError) in try shard.walk { _ in true } }
-      if let damage = reach?.damage, !problems.contains(where: { $0.hasPrefix(shard.path + "/") }) {
+      let isSaid = files.contains { $0.state == .damaged || $0.state == .refused }
+      if let damage = reach?.damage, !isSaid {
         problems.append("\(damage)")
       }
     }
@@ -270,7 +276,14 @@ extension Table {
       "#file bytes",
       "problem",
     ])
-    for (shard, files) in listed {
+    for (shard, files, snapshots) in listed {
+      rows += snapshots.map { snapshot in
+        [
+          shard.topic, "\(shard.partition)", snapshot.file,
+          snapshot.problem == nil ? "snapshot" : "damaged", "-", "\(snapshot.watermark)", "-", "-", "-",
+          "\(snapshot.fileBytes)", snapshot.problem.map { "\($0)" } ?? "",
+        ]
+      }
       rows += files.map { file in
         let isKnown = file.state != .setAside
         let numbers = [file.from, file.next].map { $0 < 0 ? "-" : "\($0)" }
@@ -289,8 +302,23 @@ extension JSONWriter {
     object {
       $0.key("files")
       $0.array {
-        for (shard, files) in listed { for file in files { $0.file(file, shard) } }
+        for (shard, files, _) in listed { for file in files { $0.file(file, shard) } }
       }
+      $0.key("snapshots")
+      $0.array {
+        for (shard, _, snapshots) in listed { for each in snapshots { $0.snapshot(each, shard) } }
+      }
+    }
+  }
+
+  private mutating func snapshot(_ snapshot: ShardLog.Snapshot, _ shard: ShardLog) {
+    object {
+      $0.member("topic", shard.topic)
+      $0.member("partition", shard.partition)
+      $0.member("file", snapshot.file)
+      $0.member("watermark", snapshot.watermark)
+      $0.member("file_bytes", snapshot.fileBytes)
+      $0.member("problem", snapshot.problem.map { "\($0)" })
     }
   }
 

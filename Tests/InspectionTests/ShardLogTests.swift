@@ -96,6 +96,23 @@ import Testing
     #expect(differing > 50)
   }
 
+  @Test("snapshots are listed, the newest first, and one that does not check is named")
+  func snapshots() throws {
+    let data = TemporaryFolder()
+    let log = try written(data, Seed(9))
+    #expect(try shard(data).snapshots().isEmpty)
+    for watermark in [Int64(5), 12] { try log.snapshot(at: watermark) }
+    var found = try shard(data).snapshots()
+    #expect(
+      found.map(\.watermark) == [12, 5] && found.allSatisfy { $0.problem == nil && $0.fileBytes > 512 })
+    var bytes = try log.bytes(found[0].file)
+    bytes[600 % bytes.count] ^= 1
+    try log.write(bytes, found[0].file)
+    found = try shard(data).snapshots()
+    #expect(found.map { $0.problem != nil } == [true, false])
+    #expect(try shard(data).summaries().allSatisfy { $0.problem == nil })
+  }
+
   @Test("a walk ends where it is told to")
   func stop() throws {
     let data = TemporaryFolder()

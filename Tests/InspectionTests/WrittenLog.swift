@@ -101,6 +101,15 @@ final class WrittenLog {
 
   func close() throws { try log.close() }
 
+  /// Writes a snapshot of a state without users.
+  func snapshot(at watermark: Int64) throws {
+    let header = SnapshotHeader(
+      identity: log.identity, mode: .increment, watermark: watermark, clockMs: 7, newestMs: 7, counted: 0,
+      superseded: 0, rejected: [UInt64](repeating: 0, count: RejectReason.allCases.count), users: 0, boards: 0
+    )
+    _ = try SnapshotWriter(folder: folder, header: header).finish()
+  }
+
   /// Seals a segment that is written to its end.
   func seal(_ name: String) throws {
     guard let segment = SegmentName(name) else { preconditionFailure("\(name) is no segment") }

@@ -10,16 +10,19 @@ import contextlib
 import json
 import os
 import pty
+import re
 import select
+import shutil
 import socket
 import struct
 import subprocess
+import tempfile
 import threading
 import time
 
 import harness
 import client  # found through harness
-from harness import ctl, environment, expect, program
+from harness import Skipped, ctl, environment, expect, program
 
 demo = harness.Demo()
 tests = []
@@ -240,16 +243,122 @@ def dead_letters():
         done = ctl(node.address, "deadletter", "cat", "--partition", "1").wants(0, "offset 7: a null value")
 
 
+def data_folder(running):
+    """The demo's data folder, which must hold a log."""
+    folder = re.search(r"data folder (\S+)", running.said())[1]
+    if not os.path.isdir(os.path.join(folder, "steps-0")):
+        raise Skipped("this node keeps no log")
+    return folder
+
+
+def files(folder, *words, code=0, said=()):
+    """rmsctl on the files of a folder; no node is asked."""
+    return harness.run([program("rmsctl"), "--address", "127.0.0.1:1", *words, "--data-dir", folder]).wants(code, *said)
+
+
+@test("log ls, cat and verify read the files of a running node, and agree with what it counts")
+def log_files():
+    running = demo()
+    folder = data_folder(running)
+    before = running.json("status")["shards"]
+    running.ctl("snapshot", "--timeout", "30s").wants(0)
+    running.ctl("seal", "--timeout", "30s").wants(0)
+    running.ctl("seal", "--partition", "1", "--timeout", "30s").wants(0)
+    listed = json.loads(files(folder, "log", "ls", "-o", "json").out)
+    states = {row["state"] for row in listed["files"]}
+    expect("sealed" in states and states <= {"sealed", "active", "closed", "torn"}, listed)
+    expect({row["partition"] for row in listed["snapshots"]} == {row["partition"] for row in before}, listed)
+    expect(not any(row["problem"] for row in listed["snapshots"]), listed)
+    after = running.json("status")["shards"]
+    for old, new in zip(before, after):
+        mine = [row for row in listed["files"] if row["partition"] == old["partition"]]
+        total = sum(row["events"] for row in mine)
+        expect(old["counted"] <= total <= new["counted"], old, total, new)
+        expect(mine[0]["from"] == 0 and old["watermark"] <= mine[-1]["next"] <= new["watermark"], mine, new)
+        expect(all(a["next"] == b["from"] for a, b in zip(mine, mine[1:])), mine)
+    files(folder, "log", "verify")
+    partition, offset = after[0]["partition"], after[0]["watermark"] // 2
+    words = ("log", "cat", "--partition", str(partition), "--offset", str(offset), "--count", "50")
+    records = json.loads(files(folder, *words, "-o", "json").out)["records"]
+    expect([row["offset"] for row in records] == list(range(offset, offset + 50)), records[:3])
+    lines = files(folder, *words, "-o", "csv").out.splitlines()
+    expect(len(lines) == 51 and lines[0] == "partition,offset,user,steps,time,day,source,reason,record", lines[:2])
+    expect(lines[1].startswith(f"{partition},{offset},"), lines[1])
+    rejected = running.json("deadletter", "ls", "--partition", str(partition), "--limit", "1")["records"][0]
+    found = json.loads(files(folder, "log", "cat", "--partition", str(partition), "--offset", str(rejected["offset"]),
+                             "--count", "1", "-o", "json").out)["records"][0]
+    expect(all(found[key] == rejected[key] for key in ("offset", "reason", "timestamp_ms", "base64")), found, rejected)
+
+
+@test("a changed byte in a copy of the log: verify ends with 1 and names file and byte, cat stops there")
+def changed_byte():
+    running = demo()
+    running.ctl("seal", "--partition", "0", "--timeout", "30s").wants(0)
+    with tempfile.TemporaryDirectory() as copy:
+        source = os.path.join(data_folder(running), "steps-0")
+        shutil.copytree(source, os.path.join(copy, "steps-0"), copy_function=shutil.copy,
+                        ignore=shutil.ignore_patterns("*.tmp"))
+        files(copy, "log", "verify")
+        name = next(name for name in sorted(os.listdir(os.path.join(copy, "steps-0"))) if name.endswith(".seg.lz4"))
+        path = os.path.join(copy, "steps-0", name)
+        with open(path, "r+b") as file:
+            file.seek(os.path.getsize(path) // 2)
+            byte = file.read(1)[0]
+            file.seek(-1, 1)
+            file.write(bytes([byte ^ 0x55]))
+        files(copy, "log", "verify", code=1, said=(name, "byte"))
+        files(copy, "log", "cat", "-o", "csv", code=1, said=(name, "byte"))
+        listed = json.loads(files(copy, "log", "ls", "-o", "json").out)["files"]
+        expect([row["state"] for row in listed if row["file"] == name] == ["damaged"], listed)
+        os.remove(path)
+        files(copy, "log", "verify", code=0 if name == listed[0]["file"] else 1)
+    with tempfile.TemporaryDirectory() as empty:
+        files(empty, "log", "ls", code=1, said=("holds no log",))
+        files(empty, "explain", "anna", code=1, said=("folder.rms",))
+    harness.run([program("rmsctl"), "log", "ls"]).wants(2, "--data-dir", out="")
+
+
+@test("explain adds up to what rank says, event by event, and shows what of a user was not counted")
+def explained():
+    running = demo()
+    folder = data_folder(running)
+    rows = running.json("top", "--limit", "3")["rows"]
+    letters = running.json("deadletter", "ls", "--limit", "200")["records"]
+    users = [row["user"] for row in rows]
+    for letter in letters:
+        match = re.search(rb'"uuid": "([0-9a-f-]{36})"', base64.b64decode(letter["base64"] or ""))
+        if match:
+            users.append(match[1].decode())
+    for user in users[:8]:
+        ranked = running.json("rank", user)
+        marks = {row["partition"]: row["watermark"] for row in ranked["shards"]}
+
+        def durable(marks=marks):
+            return all((row["durable"] or 0) >= marks[row["partition"]] for row in running.json("status")["shards"])
+
+        running.until("a log as far as the answer", durable)
+        found = json.loads(files(folder, "explain", user, "--board", ranked["board"], "-o", "json").out)
+        expect(all(row["complete"] and row["next"] >= marks[row["partition"]] for row in found["log"]), found["log"])
+        events = [row for row in found["events"] if row["offset"] < marks[row["partition"]]]
+        expect(sum(row["steps"] for row in events) == ranked["steps"], ranked, events)
+        expect(not events or events[-1]["total"] == ranked["steps"], ranked, events)
+        expect(found["steps"] == sum(row["steps"] for row in found["events"]), found)
+        expect(all(row["day"] == ranked["board"] and row["source"] for row in events), events)
+        wanted = {(row["partition"], row["offset"], row["reason"]) for row in letters
+                  if user.encode() in base64.b64decode(row["base64"] or "")}
+        rejected = {(row["partition"], row["offset"], row["reason"]) for row in found["rejected"]}
+        expect(wanted <= rejected, wanted, rejected)
+    expect(found["rejected"], found)
+    table = files(folder, "explain", user, "-o", "table").out
+    expect("not counted: " + found["rejected"][0]["reason"] in table, table)
+    nobody = json.loads(files(folder, "explain", "nobody here", "-o", "json").out)
+    expect(nobody["steps"] == 0 and nobody["events"] == nobody["rejected"] == [], nobody)
+
+
 @test("deadletter reads a data folder without its node, byte for byte as the node tells it")
 def dead_letters_of_a_folder():
     running = demo()
-    with open(f"/proc/{running.process.pid}/cmdline") as file:
-        expect("--demo" in file.read(), "no demo")
-    folders = {os.path.dirname(os.readlink(f"/proc/{running.process.pid}/fd/{name}"))
-               for name in os.listdir(f"/proc/{running.process.pid}/fd")
-               if os.path.basename(os.readlink(f"/proc/{running.process.pid}/fd/{name}")) == "dead-letters.rms"}
-    expect(len(folders) == 1, folders)
-    folder = folders.pop()
+    folder = re.search(r"data folder (\S+)", running.said())[1]
     asked = running.ctl("deadletter", "cat", "--limit", "50", "-o", "json").wants(0).out
     read = harness.run([program("rmsctl"), "deadletter", "cat", "--limit", "50", "--data-dir", folder, "-o", "json"]).wants(0)
     expect(asked == read.out and len(json.loads(asked)["records"]) > 3, asked[:300], read)
