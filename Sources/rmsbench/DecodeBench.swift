@@ -262,8 +262,8 @@ private func oddShapes(
   return [
     ("fraction and Z", Records(count) { _ in three(text(user()), "\(steps())", text(time() + ".125Z")) }),
     ("epoch, fraction", Records(count) { _ in three(text(user()), "\(steps())", "1795500000.\(steps())") }),
-    ("non-ASCII ids", Records(count) { _ in three(text("é" + user()), "\(steps())", text(time())) }),
-    ("steps 12.0", Records(count) { _ in three(text(user()), "\(steps()).0", text(time())) }),
+    ("ids beyond ASCII", Records(count) { _ in three(text("é" + user()), "\(steps())", text(time())) }),
+    ("steps as fraction", Records(count) { _ in three(text(user()), "\(steps()).0", text(time())) }),
     (
       "nested member",
       Records(count) { index in
