@@ -293,9 +293,9 @@ def log_files():
 @test("a changed byte in a copy of the log: verify ends with 1 and names file and byte, cat stops there")
 def changed_byte():
     running = demo()
+    source = os.path.join(data_folder(running), "steps-0")
     running.ctl("seal", "--partition", "0", "--timeout", "30s").wants(0)
     with tempfile.TemporaryDirectory() as copy:
-        source = os.path.join(data_folder(running), "steps-0")
         shutil.copytree(source, os.path.join(copy, "steps-0"), copy_function=shutil.copy,
                         ignore=shutil.ignore_patterns("*.tmp"))
         files(copy, "log", "verify")
@@ -359,9 +359,11 @@ def explained():
 def dead_letters_of_a_folder():
     running = demo()
     folder = re.search(r"data folder (\S+)", running.said())[1]
-    asked = running.ctl("deadletter", "cat", "--limit", "50", "-o", "json").wants(0).out
-    read = harness.run([program("rmsctl"), "deadletter", "cat", "--limit", "50", "--data-dir", folder, "-o", "json"]).wants(0)
-    expect(asked == read.out and len(json.loads(asked)["records"]) > 3, asked[:300], read)
+    words = ("deadletter", "cat", "--limit", "20", "-o", "json")
+    running.until("20 dead letters", lambda: len(running.json("deadletter", "ls", "--limit", "20")["records"]) == 20)
+    asked = running.ctl(*words).wants(0).out
+    read = harness.run([program("rmsctl"), *words, "--data-dir", folder]).wants(0)
+    expect(asked == read.out and len(json.loads(asked)["records"]) == 20, asked[:300], read)
     harness.run([program("rmsctl"), "deadletter", "ls", "--data-dir", folder + "/absent"]).wants(1, "dead-letters.rms", out="")
 
 
