@@ -46,7 +46,7 @@ enum Demo {
           ? Screen.begin
           : "node listens on \(node.queryAddress); rmsctl --address \(node.queryAddress) top\ndata folder \(folder)\n"
       )
-      let outcome = watch(node, producers, signals, seconds: seconds, isLive: isLive)
+      let outcome = watch(node, folder, producers, signals, seconds: seconds, isLive: isLive)
       if isLive { Entry.show(Screen.end) }
       node.stop()
       withExtendedLifetime(brokers) {}
@@ -59,7 +59,8 @@ enum Demo {
 
   /// Shows the leaders until the time is up, a signal comes or the node fails; then lets the node read what is left.
   private static func watch(
-    _ node: NodeService, _ producers: [DemoProducer], _ signals: Signals, seconds: Int?, isLive: Bool
+    _ node: NodeService, _ folder: String, _ producers: [DemoProducer], _ signals: Signals, seconds: Int?,
+    isLive: Bool
   ) -> Int32 {
     let clock = Clock.system
     let end = seconds.map { clock.now + .seconds($0) } ?? .never
@@ -74,7 +75,9 @@ enum Demo {
         Screen.frame(
           live.picture(
             top: top, status: status, now: clock.now.nanoseconds / 1_000_000, width: Terminal.columns,
-            height: Terminal.lines - 2) + "\nask it: rmsctl --address \(node.queryAddress) top\n"))
+            height: Terminal.lines - 3)
+            + "\nask it: rmsctl --address \(node.queryAddress) top\nits files: export RMS_DATA_DIR=\(folder)\n"
+        ))
     }
     for producer in producers { producer.stop() }
     let produced = producers.reduce(0) { $0 + $1.counts.produced }
