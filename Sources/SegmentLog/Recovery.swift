@@ -228,7 +228,9 @@ public struct Recovery {
     let decoder = BatchDecoder()
     for row in rows {
       let before = progress.bytesDone
-      let image = try SegmentImage(row.facts.name, in: folder, files: files)
+      var name = row.facts.name
+      if case .setAsideTail = row.action { name = SegmentName(base: name.base, form: .plain) }
+      let image = try SegmentImage(name, in: folder, files: files)
       let (header, check) = try image.header(of: identity)
       var walk = SegmentWalk(image, header: header, check: check)
       decoder.reset()
