@@ -12,7 +12,7 @@ private struct Original {
   /// Byte of each batch, and of the end.
   let places: [Int]
 
-  /// - Parameter flushed: after how many batches each sync came; the rest was never synced.
+  /// A log that was synced after each count of batches in `flushed`; the rest never was.
   init(seed: Seed, batches count: Int, rowsMax: Int, flushed: Set<Int>) throws {
     let world = try LogWorld(
       seed: seed, limits: LogLimits(segmentBytes: 1 << 20, syncInterval: .seconds(60)))
