@@ -9,7 +9,7 @@ enum KafkaBench {
            rmsbench kafka --bootstrap HOST:PORT --topic NAME --fill N [--partitions P] [--users U]
            rmsbench kafka --bootstrap HOST:PORT --topic NAME --create P [--config KEY=VALUE]…
            rmsbench kafka --bootstrap HOST:PORT --topic NAME --delete
-           rmsbench kafka --bootstrap HOST:PORT --topic NAME --produce FILE
+           rmsbench kafka --bootstrap HOST:PORT --topic NAME --produce FILE [--set KEY=VALUE]…
 
     Reads the whole topic once, from its first record to the end of every partition, and prints records a second and
     CPU seconds per million records, of all threads and of the calling one. --bare makes the same batch call without
@@ -56,7 +56,9 @@ enum KafkaBench {
       let admin = try Admin(bootstrapServers: options.bootstrap)
       return try admin.createTopic(options.topic, partitions: partitions, properties: options.configs)
     }
-    if let path = options.produce { return try RecordFile.send(path, options.bootstrap, options.topic) }
+    if let path = options.produce {
+      return try RecordFile.send(path, options.bootstrap, options.topic, properties: options.properties)
+    }
     if let count = options.fill { return try fill(options, count) }
     try read(options)
   }

@@ -12,7 +12,9 @@ enum RecordFile {
   ///   - bootstrap: `host:port,…`.
   ///   - topic: where the records go.
   /// - Throws: `setting`, `failed`, `fatal`.
-  static func send(_ path: String, _ bootstrap: String, _ topic: String) throws(KafkaError) {
+  static func send(
+    _ path: String, _ bootstrap: String, _ topic: String, properties: [(key: String, value: String)]
+  ) throws(KafkaError) {
     guard let file = fopen(path, "r") else {
       complain("rmsbench: cannot open \(path)\n")
       exit(1)
@@ -33,7 +35,8 @@ enum RecordFile {
         let isTransactional = bytes[0] == UInt8(ascii: "!")
         producer = try Producer(
           bootstrapServers: bootstrap, topic: topic,
-          transactionalID: isTransactional ? "rmsbench-\(getpid())" : nil, lingerMs: 50)
+          transactionalID: isTransactional ? "rmsbench-\(getpid())" : nil, properties: properties,
+          lingerMs: 50)
       }
       guard let producer, count <= lineBytesMax, try take(bytes, producer) else {
         complain("rmsbench: \(path):\(number): not a record\n")

@@ -6,25 +6,19 @@ Kafka the tests are skipped by name, or failed if RMS_REQUIRE_STACK=1. A recreat
 and a topic that comes later are shown by first_light.py.
 """
 
-import contextlib
 import datetime
 import glob
 import json
 import os
 import re
-import shutil
-import signal
-import socket
-import struct
 import subprocess
-import tempfile
-import time
 import zoneinfo
 
 import harness
-from harness import ROOT, Skipped, environment, expect, node
+from broker import Broker, counts, record, today
+from harness import expect
 
-STACK = os.path.join(ROOT, "Ops", "stack")
+broker = Broker()
 tests = []
 
 
@@ -34,135 +28,6 @@ def test(name):
         return function
 
     return add
-
-
-# ---- The broker --------------------------------------------------------------------------------------------------------
-
-
-class Broker:
-    """A Kafka of our own that can be stopped with its files kept, and started again."""
-
-    def __init__(self):
-        self.bootstrap, self.topics = None, 0
-
-    def up(self):
-        if self.bootstrap:
-            return self
-        if not shutil.which("kcat"):
-            raise Skipped("kcat is missing: apt-get install kcat")
-        self.folder = tempfile.mkdtemp(prefix="rms-hazards-")
-        done = harness.run([STACK, "up", "kafka"], env=self.environment(), timeout=280)
-        if done.code != 0:
-            raise Skipped((done.err.strip().splitlines() or ["Ops/stack up kafka failed"])[-1])
-        self.bootstrap = done.out.strip()
-        self.port = int(self.bootstrap.rpartition(":")[2])
-        self.home = os.path.join(self.folder, "kafka")
-        self.pid = int(open(os.path.join(self.home, "pids")).read())
-        with open(f"/proc/{self.pid}/cmdline", "rb") as file:
-            self.words = file.read().split(b"\0")[:-1]
-        self.process = None
-        return self
-
-    def environment(self):
-        return environment(RMS_STACK_DIR=self.folder)
-
-    def stop(self):
-        """A clean stop: the log is flushed, and not checked when it is opened again."""
-        os.kill(self.pid, signal.SIGTERM)
-        end = time.monotonic() + 60
-        while os.path.exists(f"/proc/{self.pid}/cmdline") and open(f"/proc/{self.pid}/cmdline", "rb").read():
-            if self.process:
-                self.process.poll()
-            expect(time.monotonic() < end, "the broker does not stop")
-            time.sleep(0.05)
-
-    def start(self):
-        with open(os.path.join(self.home, "again.log"), "ab") as log:
-            self.process = subprocess.Popen(
-                self.words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        self.pid = self.process.pid
-        with open(os.path.join(self.home, "pids"), "w") as file:
-            file.write(f"{self.pid}\n")
-        end = time.monotonic() + 90
-        while not harness.is_open(self.port):
-            expect(self.process.poll() is None and time.monotonic() < end, "the broker does not start again")
-            time.sleep(0.1)
-
-    def down(self):
-        if self.bootstrap:
-            harness.run([STACK, "down", "kafka"], env=self.environment())
-            if self.process:
-                self.process.wait(20)
-        if hasattr(self, "folder"):
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def topic(self, partitions=1, **configs):
-        """Creates a topic (CreateTopics, version 2)."""
-        self.topics += 1
-        name = f"hazard-{self.topics}"
-
-        def text(value):
-            return struct.pack(">h", len(value)) + value.encode()
-
-        settings = b"".join(text(key.replace("_", ".")) + text(str(value)) for key, value in configs.items())
-        body = (struct.pack(">i", 1) + text(name) + struct.pack(">ihi", partitions, 1, 0)
-                + struct.pack(">i", len(configs)) + settings + struct.pack(">ib", 20_000, 0))
-        request = struct.pack(">hhi", 19, 2, 1) + text("test") + body
-        end = time.monotonic() + 60
-        while True:
-            with socket.create_connection(("127.0.0.1", self.port), 30) as wire:
-                wire.sendall(struct.pack(">i", len(request)) + request)
-                with wire.makefile("rb") as file:
-                    answer = file.read(struct.unpack(">i", file.read(4))[0])
-            length = struct.unpack_from(">h", answer, 12)[0]
-            error = struct.unpack_from(">h", answer, 14 + length)[0]
-            if error in (0, 36):
-                return name
-            expect(time.monotonic() < end, f"the broker does not create {name}: error {error}")
-            time.sleep(0.5)
-
-    def produce(self, topic, payloads, partition=0, key=None, *words):
-        """One message a payload, all to one partition; payloads hold no newline."""
-        done = subprocess.run(
-            ["kcat", "-P", "-b", self.bootstrap, "-t", topic, "-p", str(partition), "-q", *words]
-            + (["-k", key] if key else []),
-            input=b"".join(payload + b"\n" for payload in payloads), capture_output=True, timeout=200)
-        expect(done.returncode == 0, "kcat:", done.stderr.decode(errors="replace"))
-
-    def produce_file(self, topic, payload, partition=0):
-        """One message of any bytes and any length."""
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(payload)
-            file.flush()
-            done = subprocess.run(
-                ["kcat", "-P", "-b", self.bootstrap, "-t", topic, "-p", str(partition), "-q", "-X",
-                 "message.max.bytes=30000000", file.name], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
-        expect(done.returncode == 0, "kcat:", done.stderr.decode(errors="replace"))
-
-    def node(self, topic, **settings):
-        return node(kafka_bootstrap_servers=self.bootstrap, kafka_topic=topic, **settings)
-
-
-broker = Broker()
-
-
-def today(offset_days=0):
-    return (datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(days=offset_days)).date().isoformat()
-
-
-def record(user, steps, timestamp=None):
-    return json.dumps({"uuid": user, "steps": steps, "timestamp": timestamp or f"{today(-1)} 12:00:00"}).encode()
-
-
-def counts(running):
-    """Events counted, and rejected by reason, over all shards."""
-    rejected, counted = {}, 0
-    for shard in running.json("status")["shards"]:
-        counted += shard["counted"]
-        for reason, number in shard["rejected"].items():
-            if number:
-                rejected[reason] = rejected.get(reason, 0) + number
-    return counted, rejected
 
 
 # ---- The tests ---------------------------------------------------------------------------------------------------------
