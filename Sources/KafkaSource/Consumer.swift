@@ -80,7 +80,7 @@ public final class Consumer: @unchecked Sendable {
   }
 
   /// Commits next offsets to the group, each with our mark. They are advice for tools that show lag: nothing is ever
-  /// read from them, they go out about once a second while the group rests, the last ones noted win, and those of
+  /// read from them, they go out every five seconds while the group rests, the last ones noted win, and those of
   /// partitions that are not ours are dropped. A failure is told once, as a `log` event of `poll`.
   ///
   /// - Parameters:

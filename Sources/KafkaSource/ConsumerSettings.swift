@@ -77,7 +77,7 @@ public struct ConsumerSettings: Sendable {
     ),
     ("group.protocol", "classic", "the new protocol refuses a start position chosen by the client"),
     (
-      "statistics.interval.ms", "1000",
+      "statistics.interval.ms", "5000",
       "offsets are committed while the group rests, which the statistics tell"
     ),
     (

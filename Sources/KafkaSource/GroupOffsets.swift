@@ -67,7 +67,8 @@ struct GroupOffsets: Equatable {
   }
 
   /// librdkafka's statistics tell whether the group is at rest. A commit that meets a rebalance costs the member its
-  /// whole assignment (librdkafka 4059, fixed in 2.10.0), so one is sent only right after such word.
+  /// whole assignment (librdkafka 4059, fixed in 2.10.0), so one is sent only right after such word, and seldom: a
+  /// rebalance may still begin in the milliseconds between.
   mutating func rests(_ isAtRest: Bool) { self.isAtRest = isAtRest }
 
   // MARK: - Committing

@@ -171,7 +171,7 @@ class Broker:
     def transactions(self, topic, lines, hang=False):
         """Sends lines of records, !begin, !commit and !abort. If it is to hang, the process that does is given back."""
         words = [harness.program("rmsbench"), "kafka", "--bootstrap", self.bootstrap, "--topic", topic]
-        path = os.path.join(self.folder, f"{topic}.records")
+        path = os.path.join(self.folder, f"{topic}.{'hung' if hang else 'records'}")
         if hang:
             os.mkfifo(path)
             process = subprocess.Popen([*words, "--set", "transaction.timeout.ms=75000", "--produce", path],
