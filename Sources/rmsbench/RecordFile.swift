@@ -11,6 +11,7 @@ enum RecordFile {
   ///   - path: the file.
   ///   - bootstrap: `host:port,…`.
   ///   - topic: where the records go.
+  ///   - properties: of the producer, over its defaults.
   /// - Throws: `setting`, `failed`, `fatal`.
   static func send(
     _ path: String, _ bootstrap: String, _ topic: String, properties: [(key: String, value: String)]
