@@ -64,7 +64,7 @@ let package = Package(
       "Node",
       [
         "Bytes", "Cluster", "HTTPFace", "KafkaSource", "Posix", "QueryProtocol", "QueryServer", "RankIndex",
-        "StepModel", "Telemetry",
+        "SegmentLog", "StepModel", "Telemetry",
       ]),
     // 6
     program(
@@ -119,8 +119,8 @@ let package = Package(
     tests(
       "NodeTests",
       [
-        "Bytes", "KafkaSource", "Node", "Posix", "QueryProtocol", "RankMySteps", "StepModel", "Telemetry",
-        "TestSupport",
+        "Bytes", "KafkaSource", "Node", "Posix", "QueryProtocol", "RankMySteps", "SegmentLog", "StepModel",
+        "Telemetry", "TestSupport",
       ]),
     tests("TidyTests", []),
   ],

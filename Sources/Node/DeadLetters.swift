@@ -12,14 +12,18 @@
 //       29      1  length of the topic's name, t
 //       30      1  1 if the record had a payload, 0 if it was null
 //       31      1  0
-//       32      t  topic
-//     32+t         payload
+//       32     16  topic id
+//       48      8  fingerprint of the settings
+//       56      t  topic
+//     56+t         payload
 //
-// A record is keyed by topic, partition and offset: what is in the file already is not written again, so reading a
-// topic anew doubles nothing. A torn last record, from a crash, is cut on opening and said so.
+// A record is keyed by whose log it belongs to (topic, its id, partition, settings) and its offset: what is in the file
+// already is not written again, so reading a topic anew doubles nothing. It is written once the log holds it, never
+// before. A torn last record, from a crash, is cut on opening and said so; the log gives it again.
 
 import Bytes
 public import Posix
+public import SegmentLog
 public import StepModel
 import Synchronization
 
@@ -27,8 +31,8 @@ import Synchronization
 public struct DeadLetter: Equatable, Sendable {
   /// Byte of the file at which the record begins.
   public let position: Int
-  public let topic: String
-  public let partition: Int32
+  /// Whose log it belongs to.
+  public let identity: LogIdentity
   public let offset: Int64
   /// Kafka timestamp of the record, milliseconds since 1970.
   public let timestamp: Int64
@@ -37,17 +41,20 @@ public struct DeadLetter: Equatable, Sendable {
   public let payload: [UInt8]?
 
   public init(
-    position: Int, topic: String, partition: Int32, offset: Int64, timestamp: Int64, reason: RejectReason,
+    position: Int, identity: LogIdentity, offset: Int64, timestamp: Int64, reason: RejectReason,
     payload: [UInt8]?
   ) {
     self.position = position
-    self.topic = topic
-    self.partition = partition
+    self.identity = identity
     self.offset = offset
     self.timestamp = timestamp
     self.reason = reason
     self.payload = payload
   }
+
+  public var topic: String { identity.topic }
+
+  public var partition: Int32 { identity.partition }
 }
 
 /// Why the dead-letter file cannot be used.
@@ -60,7 +67,7 @@ public enum DeadLetterError: Error, Equatable {
 
 /// The dead-letter file, open for appending. Any thread may call; appends are one write each.
 public final class DeadLetters: Sendable {
-  static let headBytes = 32
+  static let headBytes = 56
   /// Largest record: Kafka's own limit of a message and a head; longer lengths in the file are damage.
   static let recordBytesMax = 1 << 30
 
@@ -70,28 +77,34 @@ public final class DeadLetters: Sendable {
   private let state: Mutex<State>
 
   private struct State: ~Copyable {
-    /// Greatest offset in the file, by topic and partition.
-    var newest: [Place: Int64]
+    /// Greatest offset in the file, by whose it is.
+    var newest: [LogIdentity: Int64]
     /// Where the whole records end.
     var end: Int
     /// Whether bytes of a batch that failed may stand behind `end`.
     var isTorn = false
   }
 
-  fileprivate struct Place: Hashable {
-    let topic: String
-    let partition: Int32
-  }
+  /// Dead letters of one partition, under way to the file. One thread at a time.
+  public final class Batch: @unchecked Sendable {
+    // Unchecked: its owner fills it, then gives it away.
 
-  /// A batch of dead letters of one partition, under way to the file.
-  public struct Batch: ~Copyable {
     // No limit of its own: what it copies is in memory already, a chunk at a time.
     fileprivate var buffer = ByteWriter(limit: .max >> 1, reserved: 64 << 10)
-    fileprivate let place: Place
-    /// The topic's name, at most 255 bytes of it.
+    fileprivate let identity: LogIdentity
     fileprivate let topic: [UInt8]
     fileprivate let newest: Int64
     fileprivate var last: Int64
+
+    fileprivate init(_ identity: LogIdentity, newest: Int64) {
+      self.identity = identity
+      topic = Array(identity.topic.utf8)
+      self.newest = newest
+      last = newest
+    }
+
+    /// Bytes it will take in the file.
+    public var bytes: Int { buffer.count }
 
     /// Takes a record; one that is in the file already is left out.
     ///
@@ -100,7 +113,7 @@ public final class DeadLetters: Sendable {
     ///   - timestamp: Kafka timestamp, milliseconds since 1970.
     ///   - reason: why it was not counted.
     ///   - payload: the record's bytes; nil base address for none.
-    public mutating func add(
+    public func add(
       offset: Int64, timestamp: Int64, reason: RejectReason, payload: UnsafeRawBufferPointer
     ) {
       guard offset > newest else { return }
@@ -112,13 +125,16 @@ public final class DeadLetters: Sendable {
         record.storeBytes(of: value.littleEndian, toByteOffset: at, as: T.self)
       }
       put(UInt32(truncatingIfNeeded: count - 8), 0)
-      put(place.partition, 8)
+      put(identity.partition, 8)
       put(offset, 12)
       put(timestamp, 20)
       put(reason.rawValue, 28)
       put(UInt8(truncatingIfNeeded: topic.count), 29)
       put(UInt8(payload.baseAddress == nil ? 0 : 1), 30)
       put(UInt8(0), 31)
+      put(identity.topicID.high.byteSwapped, 32)
+      put(identity.topicID.low.byteSwapped, 40)
+      put(identity.fingerprint, 48)
       var end = record + DeadLetters.headBytes
       topic.withUnsafeBytes {
         UnsafeMutableRawBufferPointer(start: end, count: $0.count).copyMemory(from: $0)
@@ -141,12 +157,12 @@ public final class DeadLetters: Sendable {
     do throws(SystemError) {
       file = try files.open(path, .update)
     } catch { throw .disk(error) }
-    var newest: [Place: Int64] = [:]
+    var newest: [LogIdentity: Int64] = [:]
     var whole = 0
     let size: Int
     do throws(SystemError) { size = try file.bytesCount() } catch { throw .disk(error) }
     try DeadLetters.scan(file, from: 0, until: size) { letter, end in
-      newest[Place(topic: letter.topic, partition: letter.partition)] = letter.offset
+      newest[letter.identity] = max(letter.offset, newest[letter.identity] ?? -1)
       whole = end
       return true
     }
@@ -162,14 +178,10 @@ public final class DeadLetters: Sendable {
 
   /// Starts a batch of one partition. One batch a partition at a time.
   ///
-  /// - Parameters:
-  ///   - topic: at most 249 bytes, as Kafka has it.
-  ///   - partition: Kafka partition.
+  /// - Parameter identity: whose dead letters they are.
   /// - Returns: an empty batch.
-  public func batch(topic: String, partition: Int32) -> Batch {
-    let place = Place(topic: topic, partition: partition)
-    let newest = state.withLock { $0.newest[place] ?? -1 }
-    return Batch(place: place, topic: Array(topic.utf8.prefix(255)), newest: newest, last: newest)
+  public func batch(of identity: LogIdentity) -> Batch {
+    Batch(identity, newest: state.withLock { $0.newest[identity] ?? -1 })
   }
 
   /// Writes a batch to the end of the file in one call. What a failed batch left behind is cut before anything else is
@@ -177,10 +189,10 @@ public final class DeadLetters: Sendable {
   ///
   /// - Parameter batch: what to write.
   /// - Throws: `disk` if the disk refuses; the batch can be given again then.
-  public func append(_ batch: borrowing Batch) throws(DeadLetterError) {
+  public func append(_ batch: Batch) throws(DeadLetterError) {
     if batch.buffer.isEmpty { return }
     let bytes = batch.buffer.unsafeBytes
-    let place = batch.place
+    let identity = batch.identity
     let last = batch.last
     let failure: SystemError? = state.withLock { state in
       do throws(SystemError) {
@@ -190,10 +202,17 @@ public final class DeadLetters: Sendable {
       } catch { return error }
       state.isTorn = false
       state.end += bytes.count
-      state.newest[place] = last
+      state.newest[identity] = last
       return nil
     }
     if let failure { throw .disk(failure) }
+  }
+
+  /// Makes what was appended last.
+  ///
+  /// - Throws: `disk` if the disk refuses: what was appended may be lost, and the log gives it again.
+  public func sync() throws(DeadLetterError) {
+    do throws(SystemError) { try file.sync() } catch { throw .disk(error) }
   }
 
   /// Reads records from a place in the file.
@@ -305,11 +324,16 @@ public final class DeadLetters: Sendable {
       let topicBytes = try reader.integer(UInt8.self)
       let hasPayload = try reader.integer(UInt8.self)
       _ = try reader.integer(UInt8.self)
+      let topicID = LogIdentity.TopicID(
+        high: try reader.integer(UInt64.self).byteSwapped, low: try reader.integer(UInt64.self).byteSwapped)
+      let fingerprint = try reader.integer(UInt64.self)
       let topic = String(decoding: try reader.bytes(Int(topicBytes)), as: UTF8.self)
+      guard (1...LogIdentity.topicBytesMax).contains(Int(topicBytes)), partition >= 0 else { return nil }
       let payload = Array(reader.rest())
       return DeadLetter(
-        position: place, topic: topic, partition: partition, offset: offset, timestamp: timestamp,
-        reason: reason, payload: hasPayload == 1 ? payload : nil)
+        position: place,
+        identity: LogIdentity(topic: topic, topicID: topicID, partition: partition, fingerprint: fingerprint),
+        offset: offset, timestamp: timestamp, reason: reason, payload: hasPayload == 1 ? payload : nil)
     } catch { return nil }
   }
 }

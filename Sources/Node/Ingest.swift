@@ -1,5 +1,6 @@
-// From the Kafka consumer to the shards: one thread polls, makes a shard when a partition is assigned, hands each its
-// batches in order, and keeps what the brokers say about ends and errors.
+// From the Kafka consumer to the shards: one thread polls, makes a shard when a partition is assigned, lets it be read
+// from its own watermark once it is restored, hands each its batches in order, holds partitions back while the disk
+// cannot keep up, commits what is durable, and keeps what the brokers say about ends and errors.
 
 import KafkaSource
 import Posix
@@ -11,8 +12,12 @@ import Telemetry
 final class ShardSet: Sendable {
   /// A view of the source, copied whole.
   struct Source {
-    /// Shards by partition, ascending.
+    /// Shards that answer, by partition, ascending.
     var shards: [Shard] = []
+    /// Shards that are being restored, or could not be, likewise.
+    var restoring: [Shard] = []
+    /// Offsets that the brokers have no more and a shard needs, by partition, until a person accepts the loss.
+    var gaps: [Int32: ClosedRange<Int64>] = [:]
     /// Partitions of the topic; 0 until the topic was found.
     var partitions: Int32 = 0
     /// Next offset the broker will give, by partition, as last heard of.
@@ -36,30 +41,49 @@ final class Ingest: @unchecked Sendable {
   // Unchecked: everything that changes belongs to the polling thread; `stopping` is atomic.
   private let consumer: Consumer
   private let shards: ShardSet
-  private let makeShard: (Int32) throws(SystemError) -> Shard
+  private let disk: DiskState
+  private let makeShard: (Int32, TopicID?) throws(SystemError) -> Shard
   private let diagnostics: Diagnostics
   private let stopping = Atomic<Bool>(false)
   private let onFatal: @Sendable (KafkaError) -> Void
   private let rebalances: Counter
   private var thread: Thread?
   private var byPartition: [Int32: Shard] = [:]
+  /// Restored from the data folder before any partition was ours.
+  private var unassigned: [Int32: Shard]
+  /// Partitions that are read, from their shard's watermark on.
+  private var reading: Set<Int32> = []
+  /// Partitions held back for the disk's sake.
+  private var held: Set<Int32> = []
+  /// Losses that a person accepted, not yet acted upon.
+  private let accepted = Mutex<[Int32: Int64]>([:])
+  private let beforeShardsStop = Mutex<@Sendable () -> Void>({})
+  private var topicID: TopicID?
   private var endsHeard: UInt64 = 0
 
   /// - Parameters:
   ///   - settings: how to read.
   ///   - shards: where shards are shown.
+  ///   - disk: whether anything may be written.
+  ///   - restored: shards of the data folder, started; they answer until their partition is somebody else's.
   ///   - diagnostics: where events are told.
   ///   - rebalances: counts partitions coming and going.
-  ///   - makeShard: makes a shard that is not started yet.
+  ///   - makeShard: makes a shard of a partition of the topic with this id, not started yet.
   ///   - onFatal: called once, on the polling thread, when the client is of no use any more.
   /// - Throws: `KafkaError.setting`.
   init(
-    _ settings: ConsumerSettings, shards: ShardSet, diagnostics: Diagnostics, rebalances: Counter,
-    makeShard: @escaping (Int32) throws(SystemError) -> Shard,
+    _ settings: ConsumerSettings, shards: ShardSet, disk: DiskState, restored: [Shard],
+    diagnostics: Diagnostics, rebalances: Counter,
+    makeShard: @escaping (Int32, TopicID?) throws(SystemError) -> Shard,
     onFatal: @escaping @Sendable (KafkaError) -> Void
   ) throws(KafkaError) {
+    var settings = settings
+    settings.startOffset = { _ in nil }
     consumer = try Consumer(settings)
     self.shards = shards
+    self.disk = disk
+    unassigned = Dictionary(uniqueKeysWithValues: restored.map { ($0.partition, $0) })
+    topicID = settings.topicID
     self.diagnostics = diagnostics
     self.rebalances = rebalances
     self.makeShard = makeShard
@@ -71,12 +95,29 @@ final class Ingest: @unchecked Sendable {
     thread = try Thread("kafka") { [self] in run() }
   }
 
-  /// Leaves the group, ends the thread and the shards.
-  func stop() {
+  /// Ends reading, then the shards once all they were given is durable, commits that, leaves the group and ends the
+  /// thread.
+  ///
+  /// - Parameter idle: called when nothing more is read, while the shards' threads still are there.
+  func stop(_ idle: @escaping @Sendable () -> Void) {
+    beforeShardsStop.withLock { $0 = idle }
     stopping.store(true, ordering: .releasing)
     consumer.wake()
     thread?.join()
     thread = nil
+  }
+
+  /// Looks at the shards again soon. Any thread.
+  func wake() { consumer.wake() }
+
+  /// A person accepts that what a shard needs and the brokers have no more is lost. Any thread.
+  ///
+  /// - Parameters:
+  ///   - partition: which.
+  ///   - offsetNext: where reading goes on.
+  func acceptGap(_ partition: Int32, offsetNext: Int64) {
+    accepted.withLock { $0[partition] = offsetNext }
+    consumer.wake()
   }
 
   private func run() {
@@ -85,12 +126,59 @@ final class Ingest: @unchecked Sendable {
       events.removeAll(keepingCapacity: true)
       consumer.poll(timeoutMs: 100, into: &events)
       for event in events { take(event) }
+      readRestored()
+      holdBack()
+      passGaps()
+      consumer.commit(byPartition.values.map { ($0.partition, $0.store.durable) })
       noteEnds()
     }
+    beforeShardsStop.withLock { $0 }()
+    let all = Array(byPartition.values) + Array(unassigned.values)
+    for shard in all { shard.stop() }
+    consumer.commit(byPartition.values.map { ($0.partition, $0.store.durable) }, synchronously: true)
     events.removeAll()
     _ = consumer.close(into: &events)
-    for event in events { take(event) }
-    for shard in byPartition.values { shard.stop() }
+    for event in events {
+      if case .log = event { take(event) }
+    }
+  }
+
+  /// Reads a partition once its shard knows where.
+  private func readRestored() {
+    for (partition, shard) in byPartition where !reading.contains(partition) {
+      guard let watermark = shard.restoredTo else { continue }
+      reading.insert(partition)
+      consumer.resume(partition, at: watermark)
+    }
+  }
+
+  /// Records that no disk can take stay with the brokers.
+  private func holdBack() {
+    let full = disk.problem != nil
+    for (partition, shard) in byPartition where reading.contains(partition) {
+      if full || shard.store.isBehind {
+        held.insert(partition)
+        consumer.pause(partition)
+      } else if held.remove(partition) != nil {
+        consumer.resume(partition)
+      }
+    }
+  }
+
+  private func passGaps() {
+    let losses = accepted.withLock { losses in
+      defer { losses = [:] }
+      return losses
+    }
+    for (partition, offsetNext) in losses {
+      guard let shard = byPartition[partition] else { continue }
+      diagnostics.log(
+        .warning, "a gap was accepted: its records are lost",
+        [.partition: "\(partition)", .to: "\(offsetNext)"])
+      shard.give(.gapAccepted(offsetNext: offsetNext))
+      shards.change { $0.gaps[partition] = nil }
+      consumer.resume(partition, at: offsetNext)
+    }
   }
 
   private func take(_ event: ConsumerEvent) {
@@ -99,6 +187,7 @@ final class Ingest: @unchecked Sendable {
     case .endOfPartition(let partition, let offsetNext):
       byPartition[partition]?.give(.endOfPartition(offsetNext: offsetNext))
     case .topic(let facts):
+      topicID = facts.id ?? topicID
       shards.change {
         $0.partitions = facts.partitions
         $0.topicID = facts.id?.description
@@ -116,16 +205,25 @@ final class Ingest: @unchecked Sendable {
     case .partitionError(let partition, let error):
       diagnostics.log(
         .error, "partition stands still", [.partition: "\(partition)", .reason: error.description])
+      if case .gap(_, let from, let to) = error { shards.change { $0.gaps[partition] = from...to } }
       byPartition[partition]?.give(.problem(error.description))
     case .partitionCleared(let partition):
       diagnostics.log(.info, "partition goes on", [.partition: "\(partition)"])
+      shards.change { $0.gaps[partition] = nil }
       byPartition[partition]?.give(.problem(nil))
     case .sourceError(let error):
       diagnostics.log(.warning, "the source fails; tried again", [.reason: error.description])
       shards.change { $0.problem = error.description }
+      // A topic that is refused is never joined: the shards that wait for it hear of it here.
+      switch error {
+      case .topicRecreated, .compacted:
+        for shard in unassigned.values { shard.give(.problem(error.description)) }
+      case .setting, .unknownTopic, .failed, .gap, .truncated, .corrupt, .fatal: break
+      }
     case .sourceCleared:
       diagnostics.log(.info, "the source is back")
       shards.change { $0.problem = nil }
+      for shard in unassigned.values { shard.give(.problem(nil)) }
     case .partitionsGrew(let from, let to):
       diagnostics.log(
         .warning, "the topic has more partitions; users may have moved between shards",
@@ -157,17 +255,27 @@ final class Ingest: @unchecked Sendable {
 
   private func assign(_ partitions: [Int32]) {
     rebalances.add()
-    for partition in partitions where byPartition[partition] == nil {
-      do throws(SystemError) {
-        let shard = try makeShard(partition)
-        try shard.start()
+    for partition in partitions {
+      reading.remove(partition)
+      held.remove(partition)
+      guard byPartition[partition] == nil else { continue }
+      if let shard = unassigned.removeValue(forKey: partition) {
         byPartition[partition] = shard
+        continue
+      }
+      do throws(SystemError) {
+        let shard = try makeShard(partition, topicID)
+        byPartition[partition] = shard
+        shards.change { $0.restoring.append(shard) }
+        try shard.start()
       } catch {
         diagnostics.log(
           .error, "a shard cannot start", [.partition: "\(partition)", .reason: error.description])
       }
     }
-    show()
+    // The group has spoken: what it did not give us is somebody else's.
+    for shard in unassigned.values { giveUp(shard) }
+    unassigned.removeAll()
     diagnostics.log(
       .info, "shards assigned", [.shard: partitions.sorted().map(String.init).joined(separator: ",")])
   }
@@ -175,9 +283,10 @@ final class Ingest: @unchecked Sendable {
   private func revoke(_ partitions: [Int32], lost: Bool) {
     rebalances.add()
     for partition in partitions {
-      byPartition.removeValue(forKey: partition)?.stop()
+      reading.remove(partition)
+      held.remove(partition)
+      if let shard = byPartition.removeValue(forKey: partition) { giveUp(shard) }
     }
-    show()
     diagnostics.log(
       .info, "shards given up",
       [
@@ -186,9 +295,14 @@ final class Ingest: @unchecked Sendable {
       ])
   }
 
-  private func show() {
-    let sorted = byPartition.values.sorted { $0.partition < $1.partition }
-    shards.change { $0.shards = sorted }
+  /// Ends a shard; what is on the disk stays there.
+  private func giveUp(_ shard: Shard) {
+    shards.change { source in
+      source.shards.removeAll { $0 === shard }
+      source.restoring.removeAll { $0 === shard }
+      source.gaps[shard.partition] = nil
+    }
+    shard.stop()
   }
 
   private func noteEnds() {

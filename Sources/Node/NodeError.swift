@@ -2,15 +2,18 @@
 
 public import KafkaSource
 public import Posix
+public import SegmentLog
 
 /// Why a node ends.
 public enum NodeError: Error, CustomStringConvertible {
   /// The settings are wrong: restarting does not help.
   case settings(SettingsProblems)
-  /// The data folder is not to be used.
-  case folder(SystemError)
+  /// The data folder is not to be used, or not any more.
+  case folder(DataFolderError)
   /// The dead-letter file is damaged, or the disk fails.
   case deadLetters(DeadLetterError)
+  /// A log cannot be written any more.
+  case log(LogError)
   /// The query address is taken or is not ours.
   case listen(ListenError)
   /// The address of probes and metrics is taken or is not ours.
@@ -24,13 +27,8 @@ public enum NodeError: Error, CustomStringConvertible {
   public var exitCode: Int32 {
     switch self {
     case .settings: 78
-    case .folder(let error):
-      switch error.errno {
-      case .accessDenied, .notPermitted, .readOnly: 77
-      case .notFolder, .noSuchFile: 78
-      default: 74
-      }
-    case .deadLetters: 74
+    case .folder(let error): error.exitCode
+    case .deadLetters, .log: 74
     case .listen, .listenHTTP: 69
     case .kafka(.setting): 78
     case .kafka: 70
@@ -42,17 +40,12 @@ public enum NodeError: Error, CustomStringConvertible {
   public var description: String {
     switch self {
     case .settings(let problems): problems.all.map(\.description).joined(separator: "\n")
-    case .folder(let error):
-      switch error.errno {
-      case .accessDenied, .notPermitted, .readOnly:
-        "data.dir: \(error); give the folder to the user that runs rmsd, or set data.dir to another"
-      case .notFolder: "data.dir: \(error); a file is in the way, set data.dir to another place"
-      case .noSuchFile: "data.dir: \(error); make it (or mount it), or set data.init = auto"
-      default: "data.dir: \(error)"
-      }
+    case .folder(let error): "data.dir: \(error)"
     case .deadLetters(.disk(let error)): "the dead-letter file: \(error)"
     case .deadLetters(.damaged(let path, let place)):
       "the dead-letter file \(path) is damaged at byte \(place); move it away to start a new one"
+    case .log(let error):
+      "\(error); restart the node once the disk is repaired, it reads the rest from Kafka again"
     case .listen(let error): "query.listen: \(error)"
     case .listenHTTP(let error): "http.listen: \(error)"
     case .kafka(let error): error.description

@@ -90,14 +90,14 @@ final class NodeFace: Sendable {
     view.sourceProblem = source.problem
     view.partitions = source.partitions
     view.shards = source.shards.count
-    for shard in source.shards {
+    for shard in source.shards + source.restoring {
       // The gate of a stuck thread may never open.
       if shard.progress.stuck != nil {
         view.stuck.append(shard.partition)
         continue
       }
       let (problem, reachedEnd) = shard.gate.read {
-        (shard.numbers.failure ?? shard.numbers.problem, shard.numbers.reachedEnd)
+        (shard.reason, shard.numbers.reachedEnd)
       }
       if let problem { view.stopped.append((shard.partition, problem)) }
       if !reachedEnd { view.catchingUp.append(shard.partition) }
@@ -120,7 +120,7 @@ final class NodeFace: Sendable {
 
   private func metrics() -> HTTPAnswer {
     let source = facts.shards.now
-    let readings = source.shards.filter { $0.progress.stuck == nil }.map { shard in
+    let readings = (source.shards + source.restoring).filter { $0.progress.stuck == nil }.map { shard in
       shard.gate.read {
         let status = shard.status(endOffset: source.ends[shard.partition])
         return ShardReading(

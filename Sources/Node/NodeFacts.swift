@@ -9,6 +9,8 @@ import Telemetry
 final class NodeFacts: Sendable {
   let settings: Settings
   let cluster: ClusterSettings
+  let folder: DataFolder
+  let disk = DiskState()
   let shards = ShardSet()
   let desk = AdminDesk()
   let deadLetters: DeadLetters
@@ -18,12 +20,14 @@ final class NodeFacts: Sendable {
   private let started: Moment
 
   init(
-    settings: Settings, cluster: ClusterSettings, deadLetters: DeadLetters, metrics: Metrics,
+    settings: Settings, cluster: ClusterSettings, folder: DataFolder, deadLetters: DeadLetters,
+    metrics: Metrics,
     diagnostics: Diagnostics,
     clock: Clock
   ) {
     self.settings = settings
     self.cluster = cluster
+    self.folder = folder
     self.deadLetters = deadLetters
     self.metrics = metrics
     self.diagnostics = diagnostics
@@ -33,15 +37,20 @@ final class NodeFacts: Sendable {
 
   /// STATUS; the caller is inside the gates of all shards of `source`.
   func status(_ source: ShardSet.Source) -> StatusAnswer {
-    let shards = source.shards.map {
-      $0.status(endOffset: source.ends[$0.partition])
+    var shards = source.shards.map { $0.status(endOffset: source.ends[$0.partition]) }
+    // Those that are not read yet: their gates are not entered.
+    for shard in source.restoring {
+      shards.append(shard.gate.read { shard.status(endOffset: source.ends[shard.partition]) })
     }
+    shards.sort { $0.partition < $1.partition }
     let elsewhere = source.shards.reduce(0) { $0 + $1.numbers.usersElsewhere }
     let state: RunState =
       if source.partitions == 0 || shards.isEmpty {
         .starting
       } else if shards.contains(where: { $0.state == .stopped }) {
         .stopped
+      } else if shards.contains(where: { $0.state == .restoring }) {
+        .restoring
       } else if shards.contains(where: { $0.state == .catchingUp }) {
         .catchingUp
       } else {
@@ -58,7 +67,7 @@ final class NodeFacts: Sendable {
         Counter(name: "connections_closed", value: UInt64(max(0, metrics.total(.closed)))),
         Counter(name: "partial_answers", value: UInt64(max(0, metrics.total(.partialAnswers)))),
         Counter(name: "parked_requests", value: UInt64(max(0, metrics.total(.parkedRequests)))),
-      ], problem: source.problem ?? "")
+      ], problem: disk.problem ?? source.problem ?? "")
   }
 }
 

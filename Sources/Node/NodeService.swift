@@ -6,6 +6,7 @@ import KafkaSource
 public import Posix
 import QueryProtocol
 import QueryServer
+import RankIndex
 import StepModel
 import Synchronization
 public import Telemetry
@@ -13,10 +14,11 @@ public import Telemetry
 /// One node in this process. Start it once, stop it once.
 public final class NodeService: Sendable {
   let facts: NodeFacts
-  private let ingest: Ingest
+  private let shards: NodeShards
   private let server: Server
   private let face: NodeFace
   private let http: HTTPListener
+  private let disk: DiskWatch
   private let failed: Mutex<NodeError?>
   private let observer: NodeObserver
 
@@ -42,10 +44,11 @@ public final class NodeService: Sendable {
   ) throws(NodeError) {
     let cluster: ClusterSettings
     do throws(SettingsProblems) { cluster = try settings.cluster() } catch { throw .settings(error) }
+    let folder = try NodeService.openFolder(settings, cluster, settings.dataInit == "auto", files)
     let deadLetters = try NodeService.openDeadLetters(settings, diagnostics, files)
     let metrics = Metrics()
     let facts = NodeFacts(
-      settings: settings, cluster: cluster, deadLetters: deadLetters, metrics: metrics,
+      settings: settings, cluster: cluster, folder: folder, deadLetters: deadLetters, metrics: metrics,
       diagnostics: diagnostics,
       clock: clock)
     let observer = NodeObserver(facts)
@@ -77,33 +80,28 @@ public final class NodeService: Sendable {
       case .system(let error): throw .system(error)
       }
     }
+    do throws(SystemError) {
+      disk = try DiskWatch(
+        folder, state: facts.disk, floor: settings.dataFreeMin, files: files, diagnostics: diagnostics
+      ) { [weak observer] in observer?.fail(.folder(.gone(path: folder.path))) }
+    } catch { throw .system(error) }
     let consumer = ConsumerSettings(
       bootstrapServers: settings.kafkaBootstrapServers, topic: settings.kafkaTopic,
       groupID: settings.kafkaGroupID,
       clientID: "\(settings.nodeID)@\(server.address)",
       properties: settings.kafkaOther.sorted { $0.key < $1.key }.map { ($0.key, $0.value) },
       addsIncrements: cluster.stepsMode == .increment)
-    let topic = settings.kafkaTopic
-    let meters = ShardMeters(metrics)
-    do throws(KafkaError) {
-      ingest = try Ingest(
-        consumer, shards: facts.shards, diagnostics: diagnostics,
-        rebalances: metrics.counter(.rebalances),
-        makeShard: { partition throws(SystemError) in
-          Shard(
-            partition: partition, topic: topic, start: 0, settings: cluster, deadLetters: deadLetters,
-            observer: observer, meters: meters, clock: clock)
-        }, onFatal: { [weak observer] in observer?.fail(.kafka($0)) })
-    } catch { throw .kafka(error) }
+    shards = try NodeShards(facts, consumer, observer: observer, files: files)
     observer.onFailure = { [weak self] error in self?.failed.withLock { $0 = $0 ?? error } }
     observer.onMove = { [weak server] in server?.watermarksMoved() }
   }
 
-  /// Reads Kafka from here on.
+  /// Restores what the data folder holds, and reads Kafka from there on.
   ///
   /// - Throws: `system` if the kernel has no thread to give.
   public func start() throws(NodeError) {
-    try NodeError.catching { () throws(SystemError) in try ingest.start() }
+    try NodeError.catching { () throws(SystemError) in try disk.start() }
+    try shards.start()
     facts.diagnostics.log(
       .info, "node started",
       [.node: facts.settings.nodeID, .address: "\(server.address)", .topic: facts.settings.kafkaTopic])
@@ -113,8 +111,10 @@ public final class NodeService: Sendable {
   public func stop() {
     face.stopping()
     server.drain(within: .seconds(5))
-    ingest.stop()
+    shards.stop()
     http.stop()
+    disk.stop()
+    facts.folder.release()
     facts.diagnostics.log(.info, "node stopped", [.node: facts.settings.nodeID])
   }
 
@@ -129,19 +129,29 @@ public final class NodeService: Sendable {
     }
   }
 
+  /// Makes `data.dir` a data folder of this node, whatever `data.init` says; does nothing if it is one.
+  ///
+  /// - Parameters:
+  ///   - settings: every value checked.
+  ///   - files: the file system.
+  /// - Throws: `NodeError`.
+  public static func initialiseFolder(_ settings: Settings, files: Files = Files()) throws(NodeError) {
+    let cluster: ClusterSettings
+    do throws(SettingsProblems) { cluster = try settings.cluster() } catch { throw .settings(error) }
+    _ = try openFolder(settings, cluster, true, files)
+  }
+
+  private static func openFolder(
+    _ settings: Settings, _ cluster: ClusterSettings, _ initialises: Bool, _ files: Files
+  ) throws(NodeError) -> DataFolder {
+    do throws(DataFolderError) {
+      return try DataFolder(settings, cluster, initialises: initialises, files: files)
+    } catch { throw .folder(error) }
+  }
+
   private static func openDeadLetters(
     _ settings: Settings, _ diagnostics: Diagnostics, _ files: Files
   ) throws(NodeError) -> DeadLetters {
-    do throws(SystemError) {
-      if settings.dataInit == "strict" {
-        guard files.isFolder(settings.dataDir) else {
-          throw SystemError(call: "open", errno: .noSuchFile, subject: settings.dataDir)
-        }
-      } else if !files.isFolder(settings.dataDir) {
-        try files.makeFolder(settings.dataDir)
-        diagnostics.log(.info, "data folder made", [.path: settings.dataDir])
-      }
-    } catch { throw .folder(error) }
     do throws(DeadLetterError) {
       let deadLetters = try DeadLetters(folder: settings.dataDir, files: files)
       if deadLetters.tornBytes > 0 {
@@ -151,7 +161,7 @@ public final class NodeService: Sendable {
       }
       return deadLetters
     } catch {
-      if case .disk(let error) = error { throw .folder(error) }
+      if case .disk(let error) = error { throw .folder(.disk(error)) }
       throw .deadLetters(error)
     }
   }
@@ -179,30 +189,40 @@ final class NodeQueries: QueryHandler {
 
 /// What shards tell the rest of the node.
 final class NodeObserver: ShardObserver, @unchecked Sendable {
-  // Unchecked: `onMove` and `onFailure` are set once, before any shard exists.
+  // Unchecked: the closures are set once, before any shard exists.
   private let facts: NodeFacts
   var onMove: () -> Void = {}
+  var onRestored: () -> Void = {}
   var onFailure: (NodeError) -> Void = { _ in }
 
   init(_ facts: NodeFacts) { self.facts = facts }
 
+  func shardLoaded(_ shard: Shard) {
+    facts.shards.change { source in
+      source.restoring.removeAll { $0 === shard }
+      source.shards.append(shard)
+      source.shards.sort { $0.partition < $1.partition }
+    }
+  }
+
+  func shardRestored(_ shard: Shard) { onRestored() }
+
   func shardMoved(_ shard: Shard) { onMove() }
 
   func shardFailed(_ shard: Shard, _ reason: String) {
-    facts.metrics.counter(.deadLetterFailures).add()
     facts.diagnostics.log(.error, "shard stopped", [.partition: "\(shard.partition)", .reason: reason])
   }
 
   func fail(_ error: NodeError) { onFailure(error) }
 
   /// A user who is in another shard too was not kept in one partition: said, and counted.
-  func usersAppeared(_ shard: Shard, _ numbers: Range<Int>) {
+  func usersAppeared(_ shard: Shard, _ numbers: [UserNumber]) {
     var found = 0
     for other in facts.shards.now.shards where other !== shard {
       let count = other.gate.read { () -> Int in
         guard other.boards.users > 0 else { return 0 }
         return numbers.reduce(0) {
-          $0 + (other.boards.number(of: shard.boards.user(UInt32($1))) == nil ? 0 : 1)
+          $0 + (other.boards.number(of: shard.boards.user($1)) == nil ? 0 : 1)
         }
       }
       if count > 0 {

@@ -30,6 +30,13 @@ public struct Settings: Sendable {
   public var boardsAll = false
   public var keyspaceContactPoints = ""
   public var archiveURL = ""
+  public var dataFreeMin = 0
+  public var logSegmentBytes = 0
+  public var logRetentionAge: Duration = .zero
+  /// 0 for no bound.
+  public var logRetentionBytes = 0
+  public var snapshotInterval: Duration = .zero
+  public var snapshotLogBytes = 0
   public var logFormat = ""
 
   init() {}
@@ -70,7 +77,11 @@ extension Settings {
     .text("data.dir", \.dataDir, default: "/var/lib/rankmysteps", .node, "Folder for this node's files."),
     .choice(
       "data.init", \.dataInit, ["auto", "strict"], .node,
-      "auto: make the data folder where it is absent; strict: it must be there, for folders that are mount points."
+      "auto: initialise an absent or empty data folder; strict: only rmsd --init does, for folders that are mount points."
+    ),
+    .bytes(
+      "data.free_min", \.dataFreeMin, default: "512MiB", within: 0...(1 << 50),
+      "Below this much free space nothing is read from Kafka; answers go on, and reading once there is room again."
     ),
     .address("query.listen", \.queryListen, default: "127.0.0.1:7670", "Where TCP query clients connect."),
     .integer(
@@ -118,6 +129,21 @@ extension Settings {
     .absent(
       "archive.url", \.archiveURL, "Where segments are archived; this version has no archive: leave it empty."
     ),
+    .bytes(
+      "log.segment_bytes", \.logSegmentBytes, default: "64MiB", within: (64 << 10)...(1 << 30),
+      "A segment of the log is sealed when it is as large."),
+    .duration(
+      "log.retention_age", \.logRetentionAge, default: "30d", within: .seconds(60)...days(36_500), .node,
+      "Sealed segments older than this are removed, unless a snapshot still needs them."),
+    .bytes(
+      "log.retention_bytes", \.logRetentionBytes, default: "0", within: 0...(1 << 60),
+      "The oldest sealed segments of a shard beyond so many bytes are removed likewise; 0: no bound."),
+    .duration(
+      "snapshot.interval", \.snapshotInterval, default: "10m", within: .seconds(1)...days(30), .node,
+      "A shard that has moved is written to a snapshot this often."),
+    .bytes(
+      "snapshot.log_bytes", \.snapshotLogBytes, default: "64MiB", within: (64 << 10)...(1 << 50),
+      "And as soon as a restart would have to read so much of its log."),
     .choice(
       "log.format", \.logFormat, ["text", "json"], .node, "Form of the diagnostic lines on standard error."),
   ]
@@ -196,6 +222,23 @@ extension SettingRow {
         settings[keyPath: path] = number
         return nil
       }, show: { String($0[keyPath: path]) })
+  }
+
+  static func bytes(
+    _ key: String, _ path: Field<Int>, default text: String, within bounds: ClosedRange<Int>, _ help: String
+  ) -> SettingRow {
+    let (low, high) = (SizeText.write(bounds.lowerBound), SizeText.write(bounds.upperBound))
+    return SettingRow(
+      key: key, scope: .node, defaultText: text, form: "a size, \(low) to \(high), such as \(text)",
+      help: help,
+      set: { value, settings in
+        guard let bytes = SizeText.read(value) else {
+          return "'\(value)' is not a size; write a number and a unit: \(SizeText.unitNames), such as \(text)"
+        }
+        guard bounds.contains(bytes) else { return "\(value) is outside \(low) to \(high)" }
+        settings[keyPath: path] = bytes
+        return nil
+      }, show: { SizeText.write($0[keyPath: path]) })
   }
 
   static func duration(
@@ -278,5 +321,38 @@ public enum DurationText {
       return "\(nanoseconds / unit.nanoseconds)\(unit.name)"
     }
     return "\(nanoseconds)ns"
+  }
+}
+
+/// Sizes as operators write them: `512MiB`, `64KiB`, `0`. Other bare numbers are refused.
+public enum SizeText {
+  static let units: [(name: String, bytes: Int)] = [
+    ("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40),
+  ]
+
+  static let unitNames = units.map(\.name).joined(separator: ", ")
+
+  /// - Returns: the bytes; nil if the text is not one whole number and one unit.
+  public static func read(_ text: String) -> Int? {
+    if text == "0" { return 0 }
+    let digits = text.prefix { $0.isASCII && $0.isNumber }
+    let name = text.dropFirst(digits.count)
+    guard let count = Int(digits), let unit = units.first(where: { $0.name == name }) else { return nil }
+    let (bytes, overflow) = count.multipliedReportingOverflow(by: unit.bytes)
+    return overflow ? nil : bytes
+  }
+
+  /// For people: `113.4 MiB`.
+  public static func rough(_ bytes: UInt64) -> String {
+    guard let unit = units.dropFirst().last(where: { bytes >= UInt64($0.bytes) }) else { return "\(bytes) B" }
+    let tenths = Int((Double(bytes) / Double(unit.bytes) * 10).rounded(.down))
+    return "\(tenths / 10).\(tenths % 10) \(unit.name)"
+  }
+
+  /// The shortest exact form: the largest unit that divides it.
+  public static func write(_ bytes: Int) -> String {
+    if bytes == 0 { return "0" }
+    for unit in units.reversed() where bytes % unit.bytes == 0 { return "\(bytes / unit.bytes)\(unit.name)" }
+    return "\(bytes)B"
   }
 }

@@ -323,6 +323,14 @@ public struct File: ~Copyable, Sendable {
   /// others stay. C: `posix_fadvise`.
   public borrowing func dropCache() { _ = posix_fadvise(descriptor.number, 0, 0, POSIX_FADV_DONTNEED) }
 
+  /// Whether the file at its path is still this one: neither removed, replaced nor hidden by a mount. C: `stat`.
+  public borrowing func isAtItsPath() -> Bool {
+    var there = stat()
+    var here = stat()
+    return stat(path, &there) == 0 && fstat(descriptor.number, &here) == 0 && there.st_ino == here.st_ino
+      && there.st_dev == here.st_dev
+  }
+
   private borrowing func writeAll(
     _ bytes: UnsafeRawBufferPointer, _ call: (UnsafeRawBufferPointer, _ done: Int) -> Int
   ) throws(SystemError) {

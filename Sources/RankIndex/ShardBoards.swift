@@ -67,9 +67,18 @@ public final class ShardBoards: @unchecked Sendable {
     return number == UserTable.none ? nil : number
   }
 
+  /// Numbers from here on are no user's. Below it some may be free: ids of one form fill whole segments.
+  public var numbersEnd: UserNumber { UserNumber(owner.table.pointee.numbersEnd) }
+
+  /// Whether a number is a user's.
+  ///
+  /// - Parameter number: any.
+  /// - Returns: whether `user(_:)` may be asked for it.
+  public func isUser(_ number: UserNumber) -> Bool { owner.table.pointee.isGiven(UInt64(number)) }
+
   /// A user's id; its bytes are good as long as the shard or one of its boards lives.
   ///
-  /// - Parameter number: 0..<`users`.
+  /// - Parameter number: a user's, as `isUser` has it.
   /// - Returns: the id as a key.
   public func user(_ number: UserNumber) -> UserKey { owner.table.pointee.userKey(number) }
 

@@ -37,6 +37,8 @@ public final class Log: @unchecked Sendable {
   public let folder: String
   /// Takes the rows of the batch under way.
   public let batch = BatchEncoder()
+  /// Bytes of the batch given last. The giving thread.
+  public private(set) var bytesOfLastBatch = 0
   private let limits: LogLimits
   private let syncer: LogSyncer
   private let observer: any LogObserver
@@ -234,6 +236,7 @@ public final class Log: @unchecked Sendable {
     }
     if result.wake { syncer.locked {} }
     watermark = next
+    bytesOfLastBatch = bytes.count
     return result.0
   }
 

@@ -6,6 +6,7 @@ import Node
 enum Task: Equatable {
   case run
   case demo
+  case initialise
   case checkConfig
   case printConfig
   case printExample
@@ -30,6 +31,7 @@ struct CommandLineWords: Equatable {
 
       --config FILE      settings, one `key = value` a line
       --set KEY=VALUE    a setting, over environment (RMS_…) and file; may be repeated
+      --init             make data.dir a data folder of this node and exit (data.init = strict needs it once)
       --check-config     check the settings and exit: 0 fine, 78 not
       --print-config     print every setting and where it comes from
       --print-example    print a settings file with every setting at its default
@@ -39,7 +41,7 @@ struct CommandLineWords: Equatable {
       --help             print this
 
     Exit codes: 0 clean stop, 64 wrong command line, 69 address in use or no such address, 70 broken invariant,
-    71 the kernel refused, 74 disk failure, 77 not permitted, 78 wrong settings.
+    71 the kernel refused, 74 disk failure, 75 data folder in use, 77 not permitted, 78 wrong settings.
 
     """
 
@@ -66,6 +68,7 @@ struct CommandLineWords: Equatable {
         }
         line.seconds = count
       case "--demo": line.task = .demo
+      case "--init": line.task = .initialise
       case "--check-config": line.task = .checkConfig
       case "--print-config": line.task = .printConfig
       case "--print-example": line.task = .printExample
@@ -73,7 +76,8 @@ struct CommandLineWords: Equatable {
       case "--help", "-h": line.task = .help
       default:
         let known = [
-          "--config", "--set", "--seconds", "--demo", "--check-config", "--print-config", "--print-example",
+          "--config", "--set", "--seconds", "--demo", "--init", "--check-config", "--print-config",
+          "--print-example",
           "--version",
           "--help",
         ]

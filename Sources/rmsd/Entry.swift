@@ -35,7 +35,7 @@ import Telemetry
     case .printExample:
       show(SettingsReader.example())
       return 0
-    case .checkConfig, .printConfig, .run, .demo: break
+    case .checkConfig, .printConfig, .run, .demo, .initialise: break
     }
     let reader: SettingsReader
     do throws(SettingsProblems) {
@@ -51,6 +51,7 @@ import Telemetry
     case .printConfig:
       show(reader.printed())
       return 0
+    case .initialise: return initialise(reader.settings)
     case .demo: return Demo.run(reader.settings, seconds: line.seconds)
     case .run, .help, .version, .printExample: return serve(reader.settings)
     }
@@ -89,6 +90,18 @@ import Telemetry
       place += 1
     }
     return all
+  }
+
+  /// Makes the data folder this node's, for `data.init = strict`.
+  private static func initialise(_ settings: Settings) -> Int32 {
+    do throws(NodeError) {
+      try NodeService.initialiseFolder(settings)
+      show("\(settings.dataDir) is a data folder of \(settings.nodeID)\n")
+      return 0
+    } catch {
+      say("rmsd: \(error)")
+      return error.exitCode
+    }
   }
 
   /// Runs a node until SIGTERM or SIGINT, or until it fails.

@@ -2,11 +2,15 @@
 
 import Node
 import Posix
+import SegmentLog
 import StepModel
 import TestSupport
 import Testing
 
 @Suite struct DeadLettersTests {
+  private let identity = LogIdentity(
+    topic: "steps", topicID: LogIdentity.TopicID(high: 1, low: 2), partition: 3, fingerprint: 4)
+
   private func withFolder(_ body: (String) throws -> Void) throws {
     let folder = TemporaryFolder()
     try body(folder.path)
@@ -20,17 +24,17 @@ import Testing
         UInt8.random(in: 0...255, using: &random)
       }
       let letter = DeadLetter(
-        position: position, topic: "steps", partition: 3, offset: Int64(index * 2),
+        position: position, identity: identity, offset: Int64(index * 2),
         timestamp: Int64.random(in: 0...9_999, using: &random),
         reason: RejectReason.allCases.randomElement(using: &random) ?? .late,
         payload: Bool.random(using: &random) || index % 7 == 0 ? bytes : nil)
-      position += 32 + 5 + (letter.payload?.count ?? 0)
+      position += 56 + 5 + (letter.payload?.count ?? 0)
       return letter
     }
   }
 
   private func write(_ letters: some Sequence<DeadLetter>, _ file: DeadLetters) throws {
-    var batch = file.batch(topic: "steps", partition: 3)
+    let batch = file.batch(of: identity)
     for letter in letters {
       (letter.payload ?? []).withUnsafeBytes { bytes in
         // An empty array may have no base address; only a null payload may look like none.

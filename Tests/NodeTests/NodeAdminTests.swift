@@ -3,6 +3,7 @@
 import Posix
 import QueryProtocol
 import RankMySteps
+import SegmentLog
 import StepModel
 import Synchronization
 import TestSupport
@@ -103,7 +104,8 @@ import Testing
     let folder = TemporaryFolder()
     let file = try DeadLetters(folder: folder.path)
     let value = [UInt8](repeating: 7, count: 1 << 20)
-    var batch = file.batch(topic: "steps", partition: 0)
+    let batch = file.batch(
+      of: LogIdentity(topic: "steps", topicID: .init(high: 1, low: 2), partition: 0, fingerprint: 3))
     for offset in 0..<10 {
       value.withUnsafeBytes {
         batch.add(offset: Int64(offset), timestamp: 0, reason: .malformed, payload: $0)
@@ -134,7 +136,8 @@ import Testing
     let path = DeadLetters.path(folder.path)
     do {
       let file = try DeadLetters(folder: folder.path)
-      var batch = file.batch(topic: "steps", partition: 0)
+      let batch = file.batch(
+        of: LogIdentity(topic: "steps", topicID: .init(high: 1, low: 2), partition: 0, fingerprint: 3))
       for offset in 0..<3 {
         batch.add(
           offset: Int64(offset), timestamp: 0, reason: .late,

@@ -25,6 +25,7 @@ final class NodeWorld {
   private(set) var node: NodeService
   private(set) var client: RankClient
   private var isRunning = true
+  private var starts = 1
   /// Records produced, by partition.
   private(set) var counts: [Int]
 
@@ -136,8 +137,9 @@ final class NodeWorld {
   /// here keep a member that has left until its session is over.
   func restart() throws {
     stop()
+    starts += 1
     var settings = settings
-    settings.kafkaGroupID += "-again"
+    settings.kafkaGroupID += "-\(starts)"
     node = try NodeService(settings, diagnostics: NodeWorld.quiet)
     try node.start()
     isRunning = true
