@@ -235,7 +235,8 @@ private struct Planner {
       }
       current?.members.append(place)
       current?.end = facts.end
-      current?.check = facts.check
+      // One without a batch goes, and what is written next follows the batch before it.
+      current?.check = facts.end == facts.name.base ? facts.checkBefore : facts.check
       if case .unread = facts.finding {
         // What follows says how far it goes; its last check is not known.
         let next = index + 1 < taken.count ? segments[taken[index + 1]].name.base : facts.end
