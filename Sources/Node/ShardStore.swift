@@ -477,6 +477,9 @@ extension ShardStore: LogObserver {
 
   func log(_ log: Log, failed error: LogError) {
     world.diagnostics.log(.error, "the log failed", [.path: folder, .reason: error.description])
+    // What waits for the log to go on would wait for ever.
+    isClosed.store(true, ordering: .releasing)
+    durableMoved.signal()
     world.onFailure(.log(error))
   }
 }
