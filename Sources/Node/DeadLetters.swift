@@ -14,12 +14,15 @@
 //       31      1  0
 //       32     16  topic id
 //       48      8  fingerprint of the settings
-//       56      t  topic
-//     56+t         payload
+//       56      8  synced mark: bytes of the file that were known to be on the disk when the record was written
+//       64      t  topic
+//     64+t         payload
 //
 // A record is keyed by whose log it belongs to (topic, its id, partition, settings) and its offset: what is in the file
 // already is not written again, so reading a topic anew doubles nothing. It is written once the log holds it, never
-// before. A torn last record, from a crash, is cut on opening and said so; the log gives it again.
+// before. What a crash tore is cut on opening and said so; the log gives it again, because no snapshot is ahead of what
+// was synced here. Pages reach the disk in any order, so whole records may follow a torn one: only if the mark of one of
+// them lies behind the hole, the hole was on the disk once, and the file is damaged.
 
 import Bytes
 public import Posix
@@ -39,11 +42,14 @@ public struct DeadLetter: Equatable, Sendable {
   public let reason: RejectReason
   /// The record's bytes; nil if it had none (a null payload).
   public let payload: [UInt8]?
+  /// Bytes of the file that were known to be on the disk when the record was written.
+  public let synced: Int
 
   public init(
     position: Int, identity: LogIdentity, offset: Int64, timestamp: Int64, reason: RejectReason,
-    payload: [UInt8]?
+    payload: [UInt8]?, synced: Int = 0
   ) {
+    self.synced = synced
     self.position = position
     self.identity = identity
     self.offset = offset
@@ -67,7 +73,7 @@ public enum DeadLetterError: Error, Equatable {
 
 /// The dead-letter file, open for appending. Any thread may call; appends are one write each.
 public final class DeadLetters: Sendable {
-  static let headBytes = 56
+  static let headBytes = 64
   /// Largest record: Kafka's own limit of a message and a head; longer lengths in the file are damage.
   static let recordBytesMax = 1 << 30
 
@@ -81,6 +87,8 @@ public final class DeadLetters: Sendable {
     var newest: [LogIdentity: Int64]
     /// Where the whole records end.
     var end: Int
+    /// Bytes that are known to be on the disk.
+    var synced: Int
     /// Whether bytes of a batch that failed may stand behind `end`.
     var isTorn = false
   }
@@ -95,9 +103,11 @@ public final class DeadLetters: Sendable {
     fileprivate let topic: [UInt8]
     fileprivate let newest: Int64
     fileprivate var last: Int64
+    fileprivate let synced: Int
 
-    fileprivate init(_ identity: LogIdentity, newest: Int64) {
+    fileprivate init(_ identity: LogIdentity, newest: Int64, synced: Int) {
       self.identity = identity
+      self.synced = synced
       topic = Array(identity.topic.utf8)
       self.newest = newest
       last = newest
@@ -135,6 +145,7 @@ public final class DeadLetters: Sendable {
       put(identity.topicID.high.byteSwapped, 32)
       put(identity.topicID.low.byteSwapped, 40)
       put(identity.fingerprint, 48)
+      put(UInt64(synced), 56)
       var end = record + DeadLetters.headBytes
       topic.withUnsafeBytes {
         UnsafeMutableRawBufferPointer(start: end, count: $0.count).copyMemory(from: $0)
@@ -150,7 +161,7 @@ public final class DeadLetters: Sendable {
   /// - Parameters:
   ///   - folder: the node's data folder; must exist.
   ///   - files: the file system.
-  /// - Throws: `damaged` if a record before the end is not whole; `disk` if the disk refuses.
+  /// - Throws: `damaged` if a record is not whole that was on the disk once; `disk` if the disk refuses.
   /// - Complexity: reads the whole file once.
   public init(folder: String, files: Files = Files()) throws(DeadLetterError) {
     let path = DeadLetters.path(folder)
@@ -161,16 +172,26 @@ public final class DeadLetters: Sendable {
     var whole = 0
     let size: Int
     do throws(SystemError) { size = try file.bytesCount() } catch { throw .disk(error) }
-    try DeadLetters.scan(file, from: 0, until: size) { letter, end in
-      newest[letter.identity] = max(letter.offset, newest[letter.identity] ?? -1)
-      whole = end
-      return true
+    var synced = 0
+    do throws(DeadLetterError) {
+      try DeadLetters.scan(file, from: 0, until: size) { letter, end in
+        newest[letter.identity] = max(letter.offset, newest[letter.identity] ?? -1)
+        synced = max(synced, letter.synced)
+        whole = end
+        return true
+      }
+    } catch {
+      guard case .damaged = error else { throw error }
+    }
+    if whole < size {
+      synced = max(synced, try DeadLetters.markBehind(whole, file, until: size))
+      guard synced <= whole else { throw .damaged(path: path, atByte: whole) }
     }
     tornBytes = size - whole
     if tornBytes > 0 {
       do throws(SystemError) { try file.truncate(bytesCount: whole) } catch { throw .disk(error) }
     }
-    state = Mutex(State(newest: newest, end: whole))
+    state = Mutex(State(newest: newest, end: whole, synced: synced))
   }
 
   /// The file's path in a data folder.
@@ -181,7 +202,7 @@ public final class DeadLetters: Sendable {
   /// - Parameter identity: whose dead letters they are.
   /// - Returns: an empty batch.
   public func batch(of identity: LogIdentity) -> Batch {
-    Batch(identity, newest: state.withLock { $0.newest[identity] ?? -1 })
+    state.withLock { Batch(identity, newest: $0.newest[identity] ?? -1, synced: $0.synced) }
   }
 
   /// Writes a batch to the end of the file in one call. What a failed batch left behind is cut before anything else is
@@ -212,7 +233,9 @@ public final class DeadLetters: Sendable {
   ///
   /// - Throws: `disk` if the disk refuses: what was appended may be lost, and the log gives it again.
   public func sync() throws(DeadLetterError) {
+    let end = state.withLock { $0.end }
     do throws(SystemError) { try file.sync() } catch { throw .disk(error) }
+    state.withLock { $0.synced = max($0.synced, end) }
   }
 
   /// Reads records from a place in the file.
@@ -275,6 +298,33 @@ public final class DeadLetters: Sendable {
     }
   }
 
+  /// The greatest synced mark of whole records behind a hole, wherever they begin.
+  private static func markBehind(
+    _ hole: Int, _ file: borrowing File, until end: Int
+  ) throws(DeadLetterError) -> Int {
+    var mark = 0
+    var place = hole + 1
+    while place + headBytes <= end {
+      let window = try read(file, at: place, bytes: min(windowBytes, end - place))
+      var start = 0
+      while start + headBytes <= window.count {
+        // What no record of ours has is passed over before any checksum.
+        guard window[start + 31] == 0, window[start + 30] <= 1, window[start + 29] > 0,
+          let whole = length(window, start), place + start + whole <= end
+        else {
+          start += 1
+          continue
+        }
+        let record = try read(file, at: place + start, bytes: whole)
+        let letter = record.withUnsafeBytes { decode($0, at: place + start) }
+        mark = max(mark, letter?.synced ?? 0)
+        start += letter == nil ? 1 : whole
+      }
+      place += max(start, 1)
+    }
+    return mark
+  }
+
   private static let windowBytes = 256 << 10
 
   /// Bytes of the record that starts there, head included; nil if not even the head is there or its length is absurd.
@@ -327,13 +377,15 @@ public final class DeadLetters: Sendable {
       let topicID = LogIdentity.TopicID(
         high: try reader.integer(UInt64.self).byteSwapped, low: try reader.integer(UInt64.self).byteSwapped)
       let fingerprint = try reader.integer(UInt64.self)
+      let synced = Int(clamping: try reader.integer(UInt64.self))
       let topic = String(decoding: try reader.bytes(Int(topicBytes)), as: UTF8.self)
       guard (1...LogIdentity.topicBytesMax).contains(Int(topicBytes)), partition >= 0 else { return nil }
       let payload = Array(reader.rest())
       return DeadLetter(
         position: place,
         identity: LogIdentity(topic: topic, topicID: topicID, partition: partition, fingerprint: fingerprint),
-        offset: offset, timestamp: timestamp, reason: reason, payload: hasPayload == 1 ? payload : nil)
+        offset: offset, timestamp: timestamp, reason: reason, payload: hasPayload == 1 ? payload : nil,
+        synced: synced)
     } catch { return nil }
   }
 }

@@ -28,7 +28,7 @@ import Testing
         timestamp: Int64.random(in: 0...9_999, using: &random),
         reason: RejectReason.allCases.randomElement(using: &random) ?? .late,
         payload: Bool.random(using: &random) || index % 7 == 0 ? bytes : nil)
-      position += 56 + 5 + (letter.payload?.count ?? 0)
+      position += 64 + 5 + (letter.payload?.count ?? 0)
       return letter
     }
   }
@@ -99,10 +99,39 @@ import Testing
     }
   }
 
-  @Test("a changed byte before the last record is damage, named by its place")
+  @Test(
+    "records behind a hole that was never synced are cut with it, and can be written again",
+    arguments: Seed.some(5))
+  func hole(seed: Seed) throws {
+    try withFolder { folder in
+      let letters = some(seed, 60)
+      let file = try DeadLetters(folder: folder)
+      try write(letters[..<20], file)
+      try file.sync()
+      try write(letters[20...], file)
+      var random = seed.random
+      var bytes = try Files().read(whole: DeadLetters.path(folder))
+      let place = Int.random(in: letters[20].position..<letters[59].position, using: &random)
+      for index in place..<min(bytes.count, place + 300) { bytes[index] = 0xA5 }
+      let changed = try Files().open(DeadLetters.path(folder), .update)
+      try bytes.withUnsafeBytes { bytes throws in try changed.write(bytes, at: 0) }
+      let opened = try DeadLetters(folder: folder)
+      let kept = try opened.read(from: 0, limit: 100).letters
+      #expect(kept.count >= 20 && kept.map(\.offset) == letters[..<kept.count].map(\.offset))
+      #expect(opened.tornBytes > 0)
+      try write(letters, opened)
+      #expect(try opened.read(from: 0, limit: 100).letters.map(\.payload) == letters.map(\.payload))
+    }
+  }
+
+  @Test("a changed byte below the synced mark of a later record is damage, named by its place")
   func damage() throws {
     try withFolder { folder in
-      try write(some(Seed(9), 6), try DeadLetters(folder: folder))
+      let letters = some(Seed(9), 6)
+      let written = try DeadLetters(folder: folder)
+      try write(letters[..<3], written)
+      try written.sync()
+      try write(letters[3...], written)
       var bytes = try Files().read(whole: DeadLetters.path(folder))
       bytes[20] ^= 1
       let file = try Files().open(DeadLetters.path(folder), .update)
