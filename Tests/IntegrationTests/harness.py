@@ -371,16 +371,19 @@ class Wire:
 # ---- Running -----------------------------------------------------------------------------------------------------------
 
 
-def main(description, tests, needs=("rmsd", "rmsctl"), cleanup=()):
-    """Runs (name, function) pairs; prints a line each and a closing line; exits 1 if any failed."""
+def main(description, tests, needs=("rmsd", "rmsctl"), cleanup=(), parents=()):
+    """Runs (name, function) pairs; prints a line each and a closing line; exits 1 if any failed. `parents` are parsers of
+    options that the module reads itself."""
     global folder_of_programs
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(description=description, parents=parents)
     parser.add_argument("--bin", help="folder of the programs (RMS_BUILD_DIR; .build/release of this checkout)")
     parser.add_argument("--only", help="run the tests whose name holds this")
     options = parser.parse_args()
     if options.bin:
         folder_of_programs = os.path.abspath(options.bin)
     missing = next((program(name) for name in needs if not os.path.exists(program(name))), None)
+    # Whoever ends this early ends what it started as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     passed = failed = skipped = 0
     try:
         for name, test in tests:

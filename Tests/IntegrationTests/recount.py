@@ -28,7 +28,7 @@ class Record:
 def read_topic(bootstrap, topic):
     """Every committed record of a topic, partition by partition in offset order as kcat gives them."""
     command = [
-        "kcat", "-C", "-q", "-u", "-e", "-b", bootstrap, "-t", topic, "-o", "beginning", "-X", "isolation.level=read_committed",
+        "kcat", "-C", "-q", "-e", "-b", bootstrap, "-t", topic, "-o", "beginning", "-X", "isolation.level=read_committed",
         "-X", "check.crcs=true", "-f", "%p %o %T %S\n%s", "-D", "",
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
