@@ -238,7 +238,10 @@ final class ShardStore: @unchecked Sendable {
   /// Carries the plan out and tells of what was wrong.
   private func begin(_ recovery: Recovery) throws(RestoreFailure) {
     let plan = recovery.plan
-    do throws(LogError) { try recovery.apply() } catch { throw .log(error) }
+    do throws(LogError) { try recovery.apply() } catch {
+      if case .syncFailed = error { world.onFailure(.log(error)) }
+      throw .log(error)
+    }
     for row in plan.rows {
       let path = folder + "/" + row.facts.name.text
       switch row.action {

@@ -108,7 +108,12 @@ public struct Recovery {
       for name in leftovers where files.exists(folder + "/" + name) { try files.remove(folder + "/" + name) }
       for watermark in plan.snapshotsAside { try setAside(SegmentName.digits(watermark) + ".snap") }
       for row in plan.rows { try apply(row) }
-    } catch { throw .system(error) }
+    } catch {
+      if error.call == FileCall.fdatasync.rawValue {
+        throw .syncFailed(path: error.subject ?? folder, errno: error.errno)
+      }
+      throw .system(error)
+    }
     guard files.isFolder(folder) else { return }
     do throws(SystemError) { try files.syncFolder(folder) } catch {
       throw .syncFailed(path: folder, errno: error.errno)
