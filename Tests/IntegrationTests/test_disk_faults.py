@@ -535,7 +535,8 @@ def damage():
         def gap(path):
             os.unlink(path)
 
-        named("a sealed segment behind the snapshot removed", new[0], gap)
+        _, said = made.try_out("a sealed segment behind the snapshot removed", new[0], gap)
+        expect("read from Kafka again" in said and str(base(new[0])) in said, "the hole is not told:", said[-1500:])
 
         def newer(path):
             with open(path, "r+b") as file:
