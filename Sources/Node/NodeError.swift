@@ -23,6 +23,14 @@ public enum NodeError: Error, CustomStringConvertible {
   /// The kernel refused something that a node cannot be without.
   case system(SystemError)
 
+  /// Whether the process must end without another write: what the disk holds is not to be trusted any more.
+  public var endsAtOnce: Bool {
+    switch self {
+    case .log, .folder(.gone): true
+    case .settings, .folder, .deadLetters, .listen, .listenHTTP, .kafka, .system: false
+    }
+  }
+
   /// Exit code after systemd.exec(5).
   public var exitCode: Int32 {
     switch self {

@@ -51,6 +51,7 @@ final class ShardStore: @unchecked Sendable {
   private var log: Log?
   private var letters: DeadLetters.Batch?
   private let waiting = Mutex(Waiting())
+  private let writing = Mutex<Bool>(false)
   private let durableMark = Atomic<Int64>(-1)
   private let snapshotMark = Atomic<Int64>(-1)
   private let sealedMark = Atomic<Int64>(-1)
@@ -356,20 +357,30 @@ final class ShardStore: @unchecked Sendable {
 
   /// Writes the dead letters that the log holds durably; what the disk refuses is tried again later.
   func writeLetters() {
-    waiting.withLock { waiting in
-      while let first = waiting.letters.first, first.next <= waiting.logged {
+    // Two threads may come; whoever looks at the store meanwhile does not wait for the disk.
+    writing.withLock { _ in
+      while let batch = nextLetters() {
         do throws(DeadLetterError) {
-          try world.deadLetters.append(first.batch)
+          try world.deadLetters.append(batch)
         } catch {
-          waiting.letterProblem = "dead letters cannot be written: \(error); make room or repair the disk"
+          let text = "dead letters cannot be written: \(error); make room or repair the disk"
+          waiting.withLock { $0.letterProblem = text }
           return
         }
-        waiting.letters.removeFirst()
+        waiting.withLock { _ = $0.letters.removeFirst() }
       }
-      waiting.letterProblem = nil
-      durableMark.store(waiting.logged, ordering: .releasing)
     }
     durableMoved.signal()
+  }
+
+  /// The next dead letters that the log holds durably; if there are none, what it holds is durable as a whole.
+  private func nextLetters() -> DeadLetters.Batch? {
+    waiting.withLock { waiting in
+      if let first = waiting.letters.first, first.next <= waiting.logged { return first.batch }
+      waiting.letterProblem = nil
+      durableMark.store(waiting.logged, ordering: .releasing)
+      return nil
+    }
   }
 
   /// Bytes of log since the last snapshot: what a restart would read.

@@ -118,6 +118,10 @@ import Telemetry
           diagnostics.log(.warning, "settings are not read again; restart the node to change them")
         }
       }
+      if let failure = node.failure, failure.endsAtOnce {
+        say("rmsd: \(failure)")
+        _exit(failure.exitCode)
+      }
       diagnostics.log(.info, "stopping")
       node.stop()
       if let failure = node.failure { throw failure }
