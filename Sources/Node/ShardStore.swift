@@ -300,19 +300,19 @@ final class ShardStore: @unchecked Sendable {
   /// Ends the batch and hands it over; waits for nothing.
   func finish(next: Int64, clock: Int64, newest: Int64) {
     handOverLetters(next)
-    give { (log) throws(LogError) in try log.finish(next: next, clockMs: clock, newestMs: newest) }
+    give(next) { (log) throws(LogError) in try log.finish(next: next, clockMs: clock, newestMs: newest) }
   }
 
   /// Notes that offsets without records were passed.
   func pass(after numbers: ShardNumbers, to next: Int64) {
-    give { (log) throws(LogError) in
+    give(next) { (log) throws(LogError) in
       try log.pass(to: next, clockMs: numbers.clock, newestMs: numbers.newest)
     }
   }
 
   /// Notes that a person accepted the loss of all records before an offset.
   func acceptGap(after numbers: ShardNumbers, to next: Int64) {
-    give { (log) throws(LogError) in
+    give(next) { (log) throws(LogError) in
       try log.acceptGap(to: next, clockMs: numbers.clock, newestMs: numbers.newest)
     }
   }
@@ -330,10 +330,14 @@ final class ShardStore: @unchecked Sendable {
     durableMoved.signal()
   }
 
-  private func give(_ body: (Log) throws(LogError) -> Bool) {
+  private func give(_ next: Int64, _ body: (Log) throws(LogError) -> Bool) {
     guard let log else { return }
     do throws(LogError) {
-      if try !body(log) { behind.store(true, ordering: .releasing) }
+      if try !body(log) {
+        behind.store(true, ordering: .releasing)
+        // The sync may have been faster than this word of it, and nothing else would take it back.
+        if log.durable >= next { behind.store(false, ordering: .releasing) }
+      }
       loggedBytes.add(log.bytesOfLastBatch, ordering: .relaxed)
     } catch {
       // The log has told its observer why; the process is on its way out.
