@@ -8,6 +8,7 @@ private let verbs: [(name: String, help: String, run: @Sendable ([String]) -> Vo
   ("decode", "JSON records to step events, beside simdjson On-Demand", decodeBench),
   ("kafka", "reading a topic, beside librdkafka alone; filling one", KafkaBench.run),
   ("snapshot", "snapshots: written while events are applied, read back", snapshotBench),
+  ("log", "a shard's log: encode, append and sync beside fio, seal beside lz4", logBench),
   ("query", "load over TCP: rate, latency and CPU of a node or a toy", queryBench),
 ]
 
