@@ -7,15 +7,16 @@ usage: log.py [--verify] FILE_OR_FOLDER…
 Prints one JSON object a line for every row of the segments given (of a folder: all of them, in order). Exit code 1 if
 one is not whole, with a line on stderr that says where. --verify prints what each holds instead of its rows.
 --vectors reads those of vectors/log and compares; the last line is `N passed, N failed`.
-Sealed segments are opened with the module lz4.frame where there is one, else with the program lz4.
+Sealed segments are opened with the module lz4.frame where there is one, else with the library liblz4.
 """
 
 import argparse
+import contextlib
+import ctypes
 import json
 import pathlib
 import re
 import struct
-import subprocess
 import sys
 
 SEGMENT_MAGIC = b"RMS-LOG\n"
@@ -54,18 +55,50 @@ class Stopped(Exception):
 
 
 def unseal(data):
-    """A frame's content, and whether it opened whole."""
+    """A frame's content as far as it opens, and whether it opened whole."""
+    content, whole = bytearray(), False
+    with contextlib.suppress(RuntimeError):
+        for piece, whole in frame_pieces(data):
+            content += piece
+    return bytes(content), whole
+
+
+def frame_pieces(data):
+    """Pieces of a frame's content, each with whether the frame has ended there; RuntimeError where it does not open."""
     try:
         import lz4.frame
     except ImportError:
-        done = subprocess.run(["lz4", "-dc"], input=data, capture_output=True)
-        return done.stdout, done.returncode == 0
+        yield from library_pieces(data)
+        return
     opener = lz4.frame.LZ4FrameDecompressor()
+    for place in range(0, len(data), 64):
+        if opener.eof:
+            yield b"", False
+            return
+        yield opener.decompress(data[place:place + 64]), opener.eof and not opener.unused_data
+
+
+def library_pieces(data):
+    """The same by liblz4 itself; the program lz4 may end before it has written all that opened."""
+    library = ctypes.CDLL("liblz4.so.1")
+    library.LZ4F_decompress.restype = ctypes.c_size_t
+    library.LZ4F_isError.argtypes = [ctypes.c_size_t]
+    context = ctypes.c_void_p()
+    library.LZ4F_createDecompressionContext(ctypes.byref(context), ctypes.c_uint(100))
     try:
-        content = opener.decompress(data)
-        return content, opener.eof and not opener.unused_data
-    except RuntimeError:
-        return b"", False
+        source, room, place = ctypes.create_string_buffer(data, len(data)), ctypes.create_string_buffer(1 << 16), 0
+        while place < len(data):
+            given, taken = ctypes.c_size_t(len(room)), ctypes.c_size_t(len(data) - place)
+            left = library.LZ4F_decompress(
+                context, room, ctypes.byref(given), ctypes.byref(source, place), ctypes.byref(taken), None)
+            if library.LZ4F_isError(left):
+                raise RuntimeError("the frame does not open")
+            place += taken.value
+            yield room.raw[:given.value], left == 0 and place == len(data)
+            if left == 0 or not given.value and not taken.value:
+                return
+    finally:
+        library.LZ4F_freeDecompressionContext(context)
 
 
 class Reader:

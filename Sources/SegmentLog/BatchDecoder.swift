@@ -193,8 +193,12 @@ public final class BatchDecoder {
       guard indices[i] > last, indices[i] < Int64(header.eventCount) else { throw .content(.order) }
       guard (1...Int64(SegmentFormat.bodyBytesMax)).contains(lengths[i]) else { throw .content(.value) }
       last = indices[i]
-      kept.append(KeptPayload(index: Int(last), bytes: try bytes(&reader, Int(lengths[i]))))
-      events.values[Int(last)].hasUnknownFields = true
+      let payload = try bytes(&reader, Int(lengths[i]))
+      kept.append(KeptPayload(index: Int(last), bytes: payload))
+      // In two steps: the compiler's thread sanitizer (6.0.3) does not get through a change in place.
+      var event = events.values[Int(last)]
+      event.hasUnknownFields = true
+      events.values[Int(last)] = event
     }
   }
 
