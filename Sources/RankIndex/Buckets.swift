@@ -18,7 +18,7 @@ struct Buckets {
   static let blockWords = 8
   static let blockUsers = 7
   /// Enough for the most users a shard may have, and a partial block for each dense total.
-  static let blocksMax = 1 << 25
+  static let blocksMax = max(1 << 21, (UserTable.usersMax + 1) / 4)
 
   let words: UnsafeMutablePointer<UInt32>
   private var region: Region

@@ -47,8 +47,15 @@ enum IDKind {
 }
 
 struct UserTable {
-  /// Most users of one shard.
-  static let usersMax = (1 << 27) - 1
+  #if DEBUG
+    // Sanitizers leave a process few addresses, and tests have many boards at a time.
+    static let usersMax = (1 << 22) - 1
+    static let subTablesMax = 1 << 12
+  #else
+    /// Most users of one shard.
+    static let usersMax = (1 << 27) - 1
+    static let subTablesMax = 1 << 17
+  #endif
   /// No user.
   static let none = UInt32.max
   static let segmentBits = 12
@@ -56,7 +63,6 @@ struct UserTable {
   static let slotsCount = 1 << slotsBits
   /// A sub-table with this many users splits: load 0.8.
   static let subTableUsersMax = slotsCount * 4 / 5
-  static let subTablesMax = 1 << 17
   static let depthMax = 20
   static let inlineBytesMax = 15
 

@@ -102,6 +102,9 @@ private final class Fault: Sendable {
         try world.log.flush()
       }
     }
+    // Who gives hears of it as it happens; the observer right after.
+    let end = Clock.system.now + .seconds(30)
+    while world.notes.failures.isEmpty, Clock.system.now < end {}
     #expect(world.notes.failures.count == 1)
     #expect(throws: LogError.self) { try world.log.close() }
     let durable = world.log.durable
