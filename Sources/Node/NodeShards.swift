@@ -47,7 +47,8 @@ final class NodeShards: Sendable {
       world = StoreWorld(
         dataDir: facts.settings.dataDir, limits: LogLimits(segmentBytes: facts.settings.logSegmentBytes),
         files: files, syncer: try LogSyncer(clock: facts.clock), deadLetters: facts.deadLetters,
-        diagnostics: facts.diagnostics, clock: facts.clock,
+        diagnostics: facts.diagnostics,
+        deadLetterFailures: facts.metrics.counter(.deadLetterFailures), clock: facts.clock,
         onFailure: { [weak observer] in observer?.fail($0) })
       keeper = try Keeper(facts.shards, world, settings: facts.settings, clock: facts.clock)
     } catch { throw .system(error) }
@@ -58,8 +59,9 @@ final class NodeShards: Sendable {
 
   /// Restores what the data folder holds, and reads Kafka from there.
   func start() throws(NodeError) {
-    let ingest = try makeIngest()
+    // Before any shard's thread is there to call it.
     observer.onRestored = { [weak self] in self?.state.withLock { $0.ingest?.wake() } }
+    let ingest = try makeIngest()
     try NodeError.catching { () throws(SystemError) in
       try keeper.start()
       try ingest.start()

@@ -367,14 +367,29 @@ final class ShardStore: @unchecked Sendable {
         do throws(DeadLetterError) {
           try world.deadLetters.append(batch)
         } catch {
-          let text = "dead letters cannot be written: \(error); make room or repair the disk"
-          waiting.withLock { $0.letterProblem = text }
-          return
+          return lettersFailed(error)
         }
         waiting.withLock { _ = $0.letters.removeFirst() }
       }
     }
     durableMoved.signal()
+  }
+
+  /// Notes why dead letters wait; said once until they do not.
+  private func lettersFailed(_ error: DeadLetterError) {
+    world.deadLetterFailures.add()
+    let text = "dead letters cannot be written: \(error); make room or repair the disk"
+    let isNew = waiting.withLock { waiting in
+      defer { waiting.letterProblem = text }
+      return waiting.letterProblem == nil
+    }
+    guard isNew else { return }
+    let path = DeadLetters.path(world.dataDir)
+    if case .disk(let system) = error, system.errno == .noSpace || system.errno == .quota {
+      world.diagnostics.log(.error, "the disk is full", [.path: path])
+    } else {
+      world.diagnostics.log(.error, "dead letters cannot be written", [.path: path, .reason: "\(error)"])
+    }
   }
 
   /// The next dead letters that the log holds durably; if there are none, what it holds is durable as a whole.

@@ -13,6 +13,7 @@ struct StoreWorld: Sendable {
   let syncer: LogSyncer
   let deadLetters: DeadLetters
   let diagnostics: Diagnostics
+  let deadLetterFailures: Counter
   let clock: Clock
   /// Told once if the disk fails for good: the process must end.
   let onFailure: @Sendable (NodeError) -> Void
