@@ -14,6 +14,8 @@ import re
 import struct
 import sys
 
+from log import check as crc32c
+
 VECTORS = pathlib.Path(__file__).parent / "vectors" / "snapshot"
 MODES = ["increment", "total-newest", "total-max"]
 REASONS = ["malformed", "repeated", "missing", "type", "user", "steps", "time", "future", "late", "overflow"]
@@ -30,26 +32,6 @@ class Refused(Exception):
     def __init__(self, what, byte, why):
         super().__init__(f"{what} at byte {byte}: {why}")
         self.what, self.byte = what, byte
-
-
-def crc_table():
-    table = []
-    for byte in range(256):
-        crc = byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-        table.append(crc)
-    return table
-
-
-TABLE = crc_table()
-
-
-def crc32c(data):
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ TABLE[(crc ^ byte) & 255]
-    return crc ^ 0xFFFFFFFF
 
 
 def damaged(holds, byte, why):
