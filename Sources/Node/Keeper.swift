@@ -113,9 +113,8 @@ final class Keeper: Sendable {
     let begin = clock.now
     shard.store.snapshotBegins()
     guard let image = shard.freeze() else { return }
-    defer { shard.thaw() }
     do throws(LogError) {
-      let writer = try ShardSnapshot.write(image, of: shard, files: world.files)
+      let writer = try written(image, of: shard)
       guard try shard.store.finish(writer, watermark: image.numbers.watermark) else { return }
     } catch {
       return failed(shard, error)
@@ -127,6 +126,13 @@ final class Keeper: Sendable {
         .users: "\(image.boards.users)",
         .seconds: "\(Double((clock.now - begin).nanoseconds / 1_000_000) / 1_000)",
       ])
+  }
+
+  /// The image's file but for its name. The image ends here: the shard's writer need not save anything for it while the
+  /// disk is waited for.
+  private func written(_ image: ShardImage, of shard: Shard) throws(LogError) -> SnapshotWriter {
+    defer { shard.thaw() }
+    return try ShardSnapshot.write(image, of: shard, files: world.files)
   }
 
   private func failed(_ shard: Shard, _ error: LogError) {

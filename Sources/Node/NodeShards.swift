@@ -16,7 +16,6 @@ final class NodeShards: Sendable {
   private let world: StoreWorld
   private let observer: NodeObserver
   private let meters: ShardMeters
-  private let files: Files
   private let keeper: Keeper
   private let state = Mutex(State())
 
@@ -39,7 +38,6 @@ final class NodeShards: Sendable {
     self.facts = facts
     self.consumer = consumer
     self.observer = observer
-    self.files = files
     meters = ShardMeters(facts.metrics)
     // Whatever is wrong with the settings is said before anything starts.
     do throws(KafkaError) { try consumer.validate() } catch { throw .kafka(error) }

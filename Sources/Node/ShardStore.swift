@@ -437,11 +437,7 @@ final class ShardStore: @unchecked Sendable {
     }
     _ = try writer.finish()
     snapshotMark.store(watermark, ordering: .releasing)
-    do throws(SystemError) {
-      for name in SnapshotFormat.surplus(try world.files.names(in: folder)) {
-        try world.files.remove(folder + "/" + name)
-      }
-    } catch { throw .system(error) }
+    try SnapshotFolder.removeSurplus(folder, files: world.files)
     return true
   }
 
