@@ -111,7 +111,8 @@ public final class Consumer: @unchecked Sendable {
   /// What is wrong with the source as a whole; nil if nothing is.
   public var sourceError: KafkaError? { context.state.sourceError }
 
-  /// Leaves the group and stops. Records still in librdkafka are dropped.
+  /// Leaves the group, also as a named member, so that its partitions go to others at once; and stops. Records still
+  /// in librdkafka are dropped.
   ///
   /// - Parameters:
   ///   - timeoutMs: longest wait for the group, in milliseconds.
@@ -121,16 +122,35 @@ public final class Consumer: @unchecked Sendable {
   public func close(timeoutMs: Int32 = 5_000, into events: inout [ConsumerEvent]) -> Bool {
     guard !isClosing else { return rd_kafka_consumer_closed(client.raw) != 0 }
     isClosing = true
-    _ = KafkaFailure.take(rd_kafka_consumer_close_queue(client.raw, queue.raw))
     let end = monotonicNs() + UInt64(max(0, timeoutMs)) * 1_000_000
-    while rd_kafka_consumer_closed(client.raw) == 0, monotonicNs() < end {
-      let count = rd_kafka_consume_batch_queue(queue.raw, 10, sorter.messages, sorter.capacity)
-      if count > 0 { sorter.discard(count) }
-    }
+    if settings.instanceID != nil { leave(until: end) }
+    _ = KafkaFailure.take(rd_kafka_consumer_close_queue(client.raw, queue.raw))
+    while rd_kafka_consumer_closed(client.raw) == 0, monotonicNs() < end { discard() }
     context.state.revoked(context.state.owned, lost: false, into: &context.actions)
     context.state.callEnded(into: &context.actions)
     act(into: &events, between: [])
     return rd_kafka_consumer_closed(client.raw) != 0
+  }
+
+  /// A named member that is closed stays in the group until its session times out (KIP-345), and no administrator's
+  /// call of librdkafka removes it; but one that ends its subscription leaves: it has no id any more as soon as the broker is asked to let it go, and
+  /// closing waits for the answer.
+  private func leave(until endNs: UInt64) {
+    guard rd_kafka_fatal_error(client.raw, nil, 0) == RD_KAFKA_RESP_ERR_NO_ERROR,
+      rd_kafka_unsubscribe(client.raw) == RD_KAFKA_RESP_ERR_NO_ERROR
+    else { return }
+    while isMember, monotonicNs() < endNs { discard() }
+  }
+
+  private var isMember: Bool {
+    guard let id = rd_kafka_memberid(client.raw) else { return false }
+    defer { rd_kafka_mem_free(client.raw, id) }
+    return id.pointee != 0
+  }
+
+  private func discard() {
+    let count = rd_kafka_consume_batch_queue(queue.raw, 10, sorter.messages, sorter.capacity)
+    if count > 0 { sorter.discard(count) }
   }
 
   // MARK: - One poll

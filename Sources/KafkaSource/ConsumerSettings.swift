@@ -9,6 +9,10 @@ public struct ConsumerSettings: Sendable {
   public var topic: String
   /// The consumer group; membership only, reading never starts from its offsets.
   public var groupID: String
+  /// The name under which this process is a member of the group, at most one at a time: killed and back within the
+  /// session's timeout it has its partitions again at once, and of two of one name the older is fenced. Nil for a new
+  /// member at each start, for whose predecessor the group waits that timeout.
+  public var instanceID: String?
   /// Sent with each request; carries the node's advertised address.
   public var clientID: String
   /// librdkafka properties by name, without the `kafka.` prefix, in the order given.
@@ -30,6 +34,7 @@ public struct ConsumerSettings: Sendable {
   ///   - bootstrapServers: `host:port,…`.
   ///   - topic: the topic.
   ///   - groupID: the consumer group.
+  ///   - instanceID: name of this member of the group; nil for a new member at each start.
   ///   - clientID: name in requests and broker logs.
   ///   - properties: librdkafka properties, without the `kafka.` prefix.
   ///   - topicID: id the caller's state was made from.
@@ -38,7 +43,8 @@ public struct ConsumerSettings: Sendable {
   ///   - heldBackMsMax: when to tell of an open transaction, in milliseconds.
   ///   - startOffset: first offset wanted of a partition; nil to wait for `resume`.
   public init(
-    bootstrapServers: String, topic: String, groupID: String, clientID: String = "rankmysteps",
+    bootstrapServers: String, topic: String, groupID: String, instanceID: String? = nil,
+    clientID: String = "rankmysteps",
     properties: [(key: String, value: String)] = [], topicID: TopicID? = nil, addsIncrements: Bool = true,
     batchCountMax: Int = 10_000, heldBackMsMax: Int64 = 60_000,
     startOffset: @escaping @Sendable (_ partition: Int32) -> Int64? = { _ in 0 }
@@ -46,6 +52,7 @@ public struct ConsumerSettings: Sendable {
     self.bootstrapServers = bootstrapServers
     self.topic = topic
     self.groupID = groupID
+    self.instanceID = instanceID
     self.clientID = clientID
     self.properties = properties
     self.topicID = topicID
@@ -129,6 +136,7 @@ public struct ConsumerSettings: Sendable {
       }
       try configuration.set(key, value)
     }
+    if let instanceID { try configuration.set("group.instance.id", instanceID) }
     for row in ConsumerSettings.fixed { try configuration.set(row.key, row.value) }
     try configuration.set("log.queue", "true")
     return configuration

@@ -56,6 +56,16 @@ public struct KafkaFailure: Equatable, Sendable, CustomStringConvertible {
       isFatal: rd_kafka_error_is_fatal(error) != 0, isRetriable: rd_kafka_error_is_retriable(error) != 0)
   }
 
+  /// What ended a client for good; the error that says so only says that something did.
+  ///
+  /// - Parameter client: a client that raised a fatal error.
+  /// - Returns: its copy.
+  static func fatal(of client: OpaquePointer) -> KafkaFailure {
+    var text = [CChar](repeating: 0, count: 512)
+    let cause = rd_kafka_fatal_error(client, &text, text.count)
+    return KafkaFailure(code: cause.rawValue, text: string(text), isFatal: true, isRetriable: false)
+  }
+
   /// Errors that brokers coming back, or a topic being created, would end.
   private static func passes(_ error: rd_kafka_resp_err_t) -> Bool {
     switch error {
@@ -114,6 +124,9 @@ public enum KafkaError: Error, Equatable, Sendable, CustomStringConvertible {
     case .compacted(let topic):
       "topic \(topic) has cleanup.policy=compact, which drops increments of the same key;"
         + " use a topic with cleanup.policy=delete, or steps.mode = total"
+    case .fatal(let failure) where failure.code == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID.rawValue:
+      "another node joined the group under the name of this one, which owns nothing from now on; give each node a"
+        + " node.id and a data folder of its own (\(failure.name))"
     case .fatal(let failure): "the Kafka client stopped for good: \(failure)"
     }
   }

@@ -121,10 +121,7 @@ enum ConsumerCallbacks {
     _ client: OpaquePointer, _ code: Int32, _ reason: String?, _ context: ConsumerContext
   ) {
     if code == RD_KAFKA_RESP_ERR__FATAL.rawValue {
-      var text = [CChar](repeating: 0, count: 512)
-      let cause = rd_kafka_fatal_error(client, &text, text.count)
-      let failure = KafkaFailure(code: cause.rawValue, text: string(text), isFatal: true, isRetriable: false)
-      context.actions.append(.tell(.fatal(.fatal(failure))))
+      context.actions.append(.tell(.fatal(.fatal(KafkaFailure.fatal(of: client)))))
       return
     }
     let failure = KafkaFailure(code: code, text: reason)

@@ -54,7 +54,7 @@ struct RecordSorter: ~Copyable {
     while true {
       next = admit(from: next, to: count, &context.state)
       guard next < count else { break }
-      if let message = messages[next] { trouble(message, context) }
+      if let message = messages[next] { trouble(message, context, client) }
       places[next] = -1
       next += 1
     }
@@ -97,7 +97,7 @@ struct RecordSorter: ~Copyable {
   }
 
   /// An error message in place of a record.
-  private mutating func trouble(_ message: Message, _ context: ConsumerContext) {
+  private mutating func trouble(_ message: Message, _ context: ConsumerContext, _ client: Client) {
     let error = message.pointee.err
     let partition = message.pointee.partition
     if error == RD_KAFKA_RESP_ERR__PARTITION_EOF {
@@ -117,7 +117,7 @@ struct RecordSorter: ~Copyable {
       RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
       context.state.vanished(into: &context.actions)
     case RD_KAFKA_RESP_ERR__FATAL:
-      context.actions.append(.tell(.fatal(.fatal(failure))))
+      context.actions.append(.tell(.fatal(.fatal(KafkaFailure.fatal(of: client.raw)))))
     default:
       context.state.fail(.failed(failure), into: &context.actions)
     }

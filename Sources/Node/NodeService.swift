@@ -87,10 +87,11 @@ public final class NodeService: Sendable {
     } catch { throw .system(error) }
     let consumer = ConsumerSettings(
       bootstrapServers: settings.kafkaBootstrapServers, topic: settings.kafkaTopic,
-      groupID: settings.kafkaGroupID,
+      groupID: settings.kafkaGroupID, instanceID: settings.groupInstanceID,
       clientID: "\(settings.nodeID)@\(server.address)",
       properties: settings.kafkaOther.sorted { $0.key < $1.key }.map { ($0.key, $0.value) },
-      addsIncrements: cluster.stepsMode == .increment)
+      addsIncrements: cluster.stepsMode == .increment,
+      heldBackMsMax: settings.kafkaHeldBackMax.components.seconds * 1000)
     shards = try NodeShards(facts, consumer, observer: observer, files: files)
     observer.onFailure = { [weak self] error in self?.failed.withLock { $0 = $0 ?? error } }
     observer.onMove = { [weak server] in server?.watermarksMoved() }

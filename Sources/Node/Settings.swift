@@ -17,6 +17,8 @@ public struct Settings: Sendable {
   public var kafkaBootstrapServers = ""
   public var kafkaTopic = ""
   public var kafkaGroupID = ""
+  public var kafkaGroupInstanceID = ""
+  public var kafkaHeldBackMax: Duration = .zero
   /// Keys of librdkafka, without the `kafka.` in front, passed on as they are.
   public var kafkaOther: [String: String] = [:]
   public var stepsMode = ""
@@ -102,6 +104,13 @@ extension Settings {
     .text(
       "kafka.group.id", \.kafkaGroupID, default: "rankmysteps", .cluster,
       "Consumer group that shares the partitions."),
+    .text(
+      "kafka.group.instance.id", \.kafkaGroupInstanceID, default: "auto", .node,
+      "This node's name in the group, by which it has its partitions again at once after a crash; auto: node.id; none: nameless, a new member at each start."
+    ),
+    .duration(
+      "kafka.held_back_max", \.kafkaHeldBackMax, default: "1m", within: .seconds(1)...days(1), .node,
+      "An open transaction that holds records back for longer is told in the log."),
     .choice(
       "steps.mode", \.stepsMode, ["increment", "total"], .cluster,
       "increment: each report adds; total: each report is the day's running total."),
@@ -147,6 +156,15 @@ extension Settings {
     .choice(
       "log.format", \.logFormat, ["text", "json"], .node, "Form of the diagnostic lines on standard error."),
   ]
+
+  /// The node's name in the consumer group; nil if it has none.
+  var groupInstanceID: String? {
+    switch kafkaGroupInstanceID {
+    case "none", "": nil
+    case "auto": nodeID
+    default: kafkaGroupInstanceID
+    }
+  }
 
   /// All settings at their defaults.
   public static let defaults: Settings = {

@@ -165,10 +165,9 @@ class Plant:
         self.data = os.path.join(self.home, "data")
         self.port, self.group = broker.port, f"group-{topic}"
         self.topic, self.partitions, self.running, self.starts = topic, partitions, None, 0
-        # The same member comes back after a kill, so that the group does not wait for the dead one.
         self.settings = {
             "kafka.bootstrap.servers": broker.bootstrap, "kafka.topic": topic, "kafka.group.id": self.group,
-            "kafka.group.instance.id": "node-1", "log.segment_bytes": "64KiB", "snapshot.interval": "1s",
+            "log.segment_bytes": "64KiB", "snapshot.interval": "1s",
             "snapshot.log_bytes": "256KiB", "data.free_min": "0", "boards.week": "true", "boards.month": "true",
             "boards.all": "true", "event.steps_max": STEPS_MAX,
         } | settings

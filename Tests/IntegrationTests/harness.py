@@ -244,7 +244,8 @@ def node(limits=None, **settings):
     names = {"query_connections_max": "query.connections_max",
              "query_connections_per_address_max": "query.connections_per_address_max",
              "steps_total_policy": "steps.total_policy", "event_steps_max": "event.steps_max",
-             "day_accept_late": "day.accept_late", "day_future_slack": "day.future_slack"}
+             "kafka_held_back_max": "kafka.held_back_max", "day_accept_late": "day.accept_late",
+             "day_future_slack": "day.future_slack"}
     with open(config, "w") as file:
         file.writelines(f"{names.get(key, key.replace('_', '.'))} = {value}\n" for key, value in values.items())
     log = os.path.join(folder, "rmsd.log")

@@ -54,6 +54,17 @@ import Testing
     #expect(configuration.value("enable.auto.offset.store") == "false")
   }
 
+  @Test("a member has a name only if it is given one, and being fenced is told as what it is")
+  func names() throws {
+    var settings = ConsumerSettings(bootstrapServers: "127.0.0.1:1", topic: "steps", groupID: "g")
+    #expect(try settings.configuration().value("group.instance.id") == nil)
+    settings.instanceID = "node-7"
+    #expect(try settings.configuration().value("group.instance.id") == "node-7")
+    // FENCED_INSTANCE_ID, and any other end for good.
+    #expect(KafkaError.fatal(KafkaFailure(code: 82)).description.contains("another node joined"))
+    #expect(!KafkaError.fatal(KafkaFailure(code: -150)).description.contains("another node joined"))
+  }
+
   @Test("empty or absurd settings are refused before a client exists")
   func bounds() {
     func error(_ change: (inout ConsumerSettings) -> Void) -> KafkaError? {

@@ -1,7 +1,8 @@
 // What a node makes of its configuration: every wrong input gets its place, its reason and the remedy.
 
-import Node
 import Testing
+
+@testable import Node
 
 @Suite struct SettingsTests {
   private func read(_ text: String, environment: [String: String] = [:], set: [String] = []) throws
@@ -105,6 +106,15 @@ import Testing
         "environment: RMS_DATADIR: no setting has this name; did you mean RMS_DATA_DIR?"
       ])
     #expect(problems([], environment: ["RMS_ADDRESS": "h:1", "HOME": "/root"]).isEmpty)
+  }
+
+  @Test("a node is in its group under its own name, another one, or none")
+  func instance() throws {
+    func name(_ text: String) throws -> String? { try read("node.id = n7\n\(text)").settings.groupInstanceID }
+    #expect(try name("") == "n7")
+    #expect(try name("kafka.group.instance.id = auto") == "n7")
+    #expect(try name("kafka.group.instance.id = other") == "other")
+    #expect(try name("kafka.group.instance.id = none") == nil)
   }
 
   @Test("other kafka keys go through, and a password is starred when printed")
