@@ -515,8 +515,16 @@ class PowerCut:
         return f"{call} of {kind_of(path)}"
 
     def strike(self, rng, pages, names):
-        """The process is gone: replaces the folder. Of what was not synced survives nothing, or at random (`pages`); names
-        are as of the last sync of their folder, or as they were last (`names`). Says how many files lost something."""
+        """The process is gone: replaces the folder by an image of it. Says how many files lost something."""
+        after = self.data + ".after"
+        self.image(rng, pages, names, after)
+        shutil.rmtree(self.data)
+        os.rename(after, self.data)
+        return self.lost
+
+    def image(self, rng, pages, names, target):
+        """The process is gone: makes a folder of what the cut left. Of what was not synced survives nothing, or pages at
+        random (`pages`); names are as of the last sync of their folder, or as they were last (`names`)."""
         inodes = {}
         for folder, _, files in os.walk(self.data):
             for name in files:
@@ -524,12 +532,8 @@ class PowerCut:
                 inodes[os.lstat(path).st_ino] = path
         held = os.path.join(self.shadow, "held")
         inodes |= {int(name): os.path.join(held, name) for name in os.listdir(held)}
-        after = self.data + ".after"
         self.lost = 0
-        self.fill(self.data, os.stat(self.data).st_ino, after, inodes, rng, pages, names)
-        shutil.rmtree(self.data)
-        os.rename(after, self.data)
-        return self.lost
+        self.fill(self.data, os.stat(self.data).st_ino, target, inodes, rng, pages, names)
 
     def fill(self, folder, inode, target, inodes, rng, pages, names):
         os.makedirs(target)
@@ -580,7 +584,7 @@ def kind_of(path):
             return kind
         if ending in name:
             return f"{kind}'s unfinished file"
-    return "a folder" if "." not in name else name
+    return "a folder" if "." not in name and name != "lock" else name
 
 
 # ---- Tables ------------------------------------------------------------------------------------------------------------

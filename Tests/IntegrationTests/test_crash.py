@@ -8,8 +8,10 @@ for the moments of the kills, which the machine decides as well.
 
 import argparse
 import collections
+import hashlib
 import os
 import random
+import shutil
 import tempfile
 import time
 
@@ -168,6 +170,112 @@ def power_cut():
         answers = equal(recount, running)
     table.show()
     return f"seed {options.seed}, {lost} files cut, {sum(recount.counted.values())} events, {answers} answers in the end"
+
+
+# What a cut leaves of what was not synced: (bytes, names, words); none of it is a kill without a cut.
+LEFT = [(False, False, "only what was synced"), (False, True, "all names, synced bytes"),
+        (True, True, "all names, some pages"), (None, None, "all of it")]
+
+
+@test("cut before each call on files of a seal and a snapshot, with and without what was not synced: each starts, equal")
+def prefixes():
+    broker.up()
+    rng = random.Random(options.seed + 2)
+    topic = broker.topic(1)
+    oracle, table = Oracle(broker, topic, "newest"), Outcomes("cut before each call of a start, a seal and a snapshot")
+    settings = {"steps.mode": "total", "steps.total_policy": "newest", "snapshot.interval": "30d", "snapshot.log_bytes": "1GiB",
+                "log.segment_bytes": "16MiB"}
+    calls, started = 0, 0
+    with tempfile.TemporaryDirectory(prefix="rms-powercut-") as folder, Plant(broker, topic, 1, **settings) as plant:
+        PowerCut.build(folder)
+        made = two_snapshots(plant, topic)
+        data, base, seen = plant.data, plant.data + ".base", {}
+        os.rename(data, base)
+        while True:
+            calls += 1
+            plant.data = data
+            shutil.rmtree(data, ignore_errors=True)
+            shutil.copytree(base, data)
+            cut = PowerCut(plant, calls)
+            sealed_and_snapshot(plant, cut.env)
+            place = cut.place()
+            if place is None:
+                break
+            for pages, names, words in LEFT:
+                plant.data = f"{data}.image"
+                shutil.rmtree(plant.data, ignore_errors=True)
+                if names is None:
+                    os.rename(data, plant.data)
+                else:
+                    cut.image(rng, pages, names, plant.data)
+                image = digest(plant.data)
+                if image not in seen:
+                    started += 1
+                    seen[image] = starts_equal(plant, oracle, made)
+                table.add(f"before {place}", f"{words}: {seen[image]}")
+    table.show()
+    expect({"old", "new"} <= {word for each in seen.values() for word in each.split()}, "one outcome only:", seen)
+    return f"seed {options.seed}, {calls - 1} calls, {started} different folders started, {made[1]} records"
+
+
+def two_snapshots(plant, topic):
+    """A node's folder with two snapshots and log behind them, stopped; the watermarks of the newer one and of all."""
+    plant.start()
+    marks = []
+    for turn in range(3):
+        with Stream(broker.bootstrap, topic, pool(options.seed + turn, users=2_000), 10_000) as stream:
+            pause(0.3)
+            stream.stop()
+        plant.until_at(plant.ends())
+        marks.append(plant.ends()[0])
+        if turn < 2:
+            done = plant.running.ctl("snapshot")
+            expect(done.code == 0, done)
+    plant.stop()
+    expect(len(plant.files(".snap")) == 2, plant.files(".snap"))
+    return marks[1:]
+
+
+def sealed_and_snapshot(plant, env):
+    """Starts a node without brokers: it seals what the one before left, and is told to write a snapshot, which makes the
+    oldest superfluous. Comes back when all is done, or the node dead."""
+    segment = plant.files(".seg")[-1]
+    running = plant.start(env=env, is_open=False, **{"kafka.bootstrap.servers": "127.0.0.1:1"})
+    try:
+        running.until("an open port", lambda: harness.is_open(running.port))
+        running.until("the shard from the disk", lambda: plant.restored(running))
+        running.until("a sealed segment", lambda: not os.path.exists(segment))
+        running.until("a snapshot", lambda: running.ctl("snapshot").code == 0)
+        running.until("two snapshots", lambda: len(plant.files(".snap")) == 2)
+    except (harness.Failed, OSError, ValueError, harness.client.ProtocolError):
+        if running.process.wait(5) != -9:
+            raise
+    plant.kill()
+
+
+def digest(folder):
+    """Names and bytes of a folder, as one number."""
+    found = hashlib.sha256()
+    for path, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            with open(os.path.join(path, name), "rb") as file:
+                data = file.read()
+            found.update(f"{os.path.relpath(os.path.join(path, name), folder)} {len(data)}\n".encode() + data)
+    return found.hexdigest()
+
+
+def starts_equal(plant, oracle, made):
+    """Starts a node without brokers on what is left: it must stand where the one before stood; from which snapshot."""
+    newer, end = made
+    plant.away()
+    no_damage(plant)
+    with plant.running.client() as asking:
+        shard, = status(asking).values()
+    expect(shard["state"] != "stopped" and shard["watermark"] == end and shard["snapshot"] in (newer, end), made, shard)
+    equal(oracle.at({0: end}), plant.running, 10)
+    plant.kill()
+    return f"equal, from the {'new' if shard['snapshot'] == end else 'old'} snapshot"
 
 
 if __name__ == "__main__":
