@@ -7,16 +7,20 @@ for the moments of the kills, which the machine decides as well.
 """
 
 import argparse
+import base64
 import collections
+import datetime
 import hashlib
+import json
 import os
 import random
 import shutil
+import sys
 import tempfile
 import time
 
 import harness
-from faults import Oracle, Outcomes, Plant, PowerCut, Stream, Tally, equal, pool, status
+from faults import Oracle, Outcomes, Plant, PowerCut, Stream, Tally, equal, pool, rejected, status
 from harness import expect
 from broker import Broker
 
@@ -276,6 +280,78 @@ def starts_equal(plant, oracle, made):
     equal(oracle.at({0: end}), plant.running, 10)
     plant.kill()
     return f"equal, from the {'new' if shard['snapshot'] == end else 'old'} snapshot"
+
+
+@test("Protocol/log.py and snapshot.py read what a node wrote as rmsctl log cat shows it and as the node itself answers")
+def protocol_programs():
+    broker.up()
+    topic = broker.topic(2)
+    with Plant(broker, topic, 2, **{"snapshot.interval": "30d", "snapshot.log_bytes": "1GiB"}) as plant:
+        running = plant.start()
+        with Stream(broker.bootstrap, topic, pool(options.seed, users=3_000, bad_share=0.02), 20_000) as stream:
+            pause(1)
+            stream.stop()
+        plant.until_at(plant.ends())
+        with running.client() as asking:
+            running.until("sealed segments", lambda: all(shard["sealed"] > 0 for shard in status(asking).values()))
+            done = running.ctl("snapshot")
+            expect(done.code == 0, done)
+            live = status(asking)
+            boards = {board["board"]: running.json("top", "--board", board["board"], "--all")["rows"]
+                      for board in running.json("boards")["boards"]}
+        plant.kill()
+        totals, rows, kinds = collections.Counter(), 0, collections.Counter()
+        for folder in plant.shard_folders():
+            partition = int(folder.rpartition("-")[2])
+            path = os.path.join(plant.data, folder)
+            logged = by_program("log.py", path)
+            rows += len(logged)
+            kinds.update(row["kind"] for row in logged)
+            kinds["kept"] += sum(row["kind"] == "event" and row["payload"] is not None for row in logged)
+            kinds["sealed"] += sum(name.endswith(".lz4") for name in os.listdir(path))
+            kinds["plain"] += sum(name.endswith(".seg") for name in os.listdir(path))
+            done = harness.run([harness.program("rmsctl"), "log", "cat", "--data-dir", plant.data, "--partition",
+                                str(partition), "-o", "json"])
+            shown = json.loads(done.wants(0).out)["records"]
+            logged = [row for row in logged if row["kind"] != "position"]
+            expect(len(logged) == len(shown), len(logged), "rows by log.py,", len(shown), "by rmsctl")
+            for one, other in zip(logged, shown):
+                expect(as_rmsctl(one, topic, partition) == other, one, other)
+            name = max(name for name in os.listdir(path) if name.endswith(".snap"))
+            state, = by_program("snapshot.py", os.path.join(path, name))
+            shard, users = live[partition], dict(state["user_ids"])
+            reasons = collections.Counter(row["reason"] for row in logged if row["kind"] == "rejected")
+            expect(state["watermark"] == shard["watermark"] and state["counted"] == shard["counted"], shard, state["watermark"])
+            expect(rejected(shard) == dict(reasons), "rejected:", rejected(shard), reasons)
+            for board in state["board_totals"]:
+                for number, total in board["totals"]:
+                    totals[board["board"], users[number]] += total
+        answered = {(board, row["user"]): row["steps"] for board, found in boards.items() for row in found}
+        expect(answered == dict(totals), len(answered), "totals by the node,", len(totals), "by snapshot.py")
+        expect(all(kinds[each] for each in ("event", "rejected", "kept", "sealed", "plain")), kinds)
+    return f"{rows} rows of {kinds['sealed']} sealed and {kinds['plain']} other segments, {len(totals)} totals"
+
+
+def by_program(name, path):
+    """What a program of Protocol/ prints about a path."""
+    done = harness.run([sys.executable, os.path.join(harness.ROOT, "Protocol", name), path], timeout=120).wants(0)
+    return [json.loads(line) for line in done.raw.decode().splitlines()]
+
+
+def as_rmsctl(row, topic, partition):
+    """A row of log.py as rmsctl shows it."""
+    shown = {"kind": row["kind"], "topic": topic, "partition": partition, "offset": row["offset"],
+             "timestamp_ms": row["timestamp"]}
+    if row["kind"] == "event":
+        seconds, nanoseconds = divmod(row["nanoseconds"], 10**9)
+        moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(row["day"], seconds)
+        fraction = f".{nanoseconds:09}".rstrip("0") if nanoseconds else ""
+        shown |= {"user": row["user"], "steps": row["steps"], "time": f"{moment.isoformat()}{fraction}Z",
+                  "day": moment.date().isoformat(), "source": row["source"]}
+    else:
+        shown["reason"] = row["reason"]
+    payload = row["payload"]
+    return shown | {"base64": payload if payload is None else base64.b64encode(bytes.fromhex(payload)).decode()}
 
 
 if __name__ == "__main__":
