@@ -32,6 +32,7 @@ let package = Package(
   targets: [
     // C libraries: a module map and one header each; CSimdJSON adds the C++ that Swift cannot call.
     .systemLibrary(name: "CPrefetch"),
+    .systemLibrary(name: "CChecksum"),
     .systemLibrary(name: "CLinux"),
     .systemLibrary(name: "CLZ4"),
     .systemLibrary(name: "CRdKafka"),
@@ -40,7 +41,7 @@ let package = Package(
       name: "CSimdJSON", cxxSettings: [.define("NDEBUG")], linkerSettings: [.linkedLibrary("simdjson")]),
 
     // 0
-    module("Bytes"),
+    module("Bytes", ["CChecksum"]),
     module("Posix", ["CLinux"]),
     module("Telemetry", ["Posix"]),
     // 1

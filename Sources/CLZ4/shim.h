@@ -7,6 +7,10 @@
 #endif
 
 // Swift imports the enums behind these names as types of their own.
+static const LZ4F_blockSizeID_t rms_lz4_block_64kb = LZ4F_max64KB;
+static const LZ4F_blockSizeID_t rms_lz4_block_256kb = LZ4F_max256KB;
+static const LZ4F_blockSizeID_t rms_lz4_block_1mb = LZ4F_max1MB;
 static const LZ4F_blockSizeID_t rms_lz4_block_4mb = LZ4F_max4MB;
+static const LZ4F_blockMode_t rms_lz4_independent = LZ4F_blockIndependent;
 static const LZ4F_contentChecksum_t rms_lz4_content_checksum = LZ4F_contentChecksumEnabled;
 static const unsigned rms_lz4_version = LZ4F_VERSION;

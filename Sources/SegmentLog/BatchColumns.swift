@@ -71,38 +71,46 @@ struct EventColumns: ~Copyable {
     scaled.deallocate()
   }
 
-  @inline(__always)
-  mutating func append(
-    skip: Int64, timestamp: Int64, user: UInt32, steps: UInt32, day: Int32, time: Int64, source: UInt32
-  ) {
-    if count == capacity { grow() }
-    skips[count] = skip
-    timestamps[count] = timestamp
-    times[count] = time
-    users[count] = user
-    self.steps[count] = steps
-    days[count] = day
-    sources[count] = source
-    count &+= 1
+  /// Where the next event's values go.
+  struct Place {
+    let skips: UnsafeMutablePointer<Int64>
+    let timestamps: UnsafeMutablePointer<Int64>
+    let times: UnsafeMutablePointer<Int64>
+    let users: UnsafeMutablePointer<UInt32>
+    let steps: UnsafeMutablePointer<UInt32>
+    let days: UnsafeMutablePointer<Int32>
+    let sources: UnsafeMutablePointer<UInt32>
+  }
+
+  /// The places behind the last event; filled by whoever then raises `count`.
+  var end: Place {
+    Place(
+      skips: skips + count, timestamps: timestamps + count, times: times + count, users: users + count,
+      steps: steps + count, days: days + count, sources: sources + count)
+  }
+
+  /// Makes room for so many more events.
+  mutating func reserve(_ more: Int) {
+    if more > capacity - count { grow(to: max(count + more, capacity * 2)) }
   }
 
   @inline(never)
-  private mutating func grow() {
-    func larger<T>(_ old: inout UnsafeMutablePointer<T>) {
-      let new = UnsafeMutablePointer<T>.allocate(capacity: capacity * 2)
+  private mutating func grow(to larger: Int) {
+    func grown<T>(_ old: inout UnsafeMutablePointer<T>) {
+      let new = UnsafeMutablePointer<T>.allocate(capacity: larger)
       new.update(from: old, count: count)
       old.deallocate()
       old = new
     }
-    larger(&skips)
-    larger(&timestamps)
-    larger(&times)
-    larger(&users)
-    larger(&steps)
-    larger(&days)
-    larger(&sources)
+    grown(&skips)
+    grown(&timestamps)
+    grown(&times)
+    grown(&users)
+    grown(&steps)
+    grown(&days)
+    grown(&sources)
     scaled.deallocate()
-    capacity *= 2
+    capacity = larger
     scaled = .allocate(capacity: capacity)
   }
 

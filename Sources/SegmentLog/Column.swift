@@ -14,34 +14,108 @@ enum Column {
 
   /// Appends values as a column.
   ///
-  /// - Complexity: O(count), about 1.5 ns a value.
+  /// - Complexity: O(count), about 1 ns a value, a tenth of that where all are the same.
   @inline(__always)
   static func write<T: FixedWidthInteger>(
     _ values: UnsafePointer<T>, count: Int, into out: inout ByteWriter
   ) {
     precondition(count > 0, "a column without values")
-    var least = values[0]
-    var most = values[0]
-    for i in 1..<max(1, count) {
-      least = min(least, values[i])
-      most = max(most, values[i])
-    }
-    let base = Int64(truncatingIfNeeded: least)
-    let width = 64 - (Int64(truncatingIfNeeded: most) &- base).leadingZeroBitCount
+    let (base, most) = range(values, count: count)
+    let width = 64 - (most &- base).leadingZeroBitCount
     out.integer(UInt8(truncatingIfNeeded: width))
     out.integer(base)
     if width == 0 { return }
-    guard let place = out.extend(by: (count * width + 7) / 8) else { return }
-    pack(values, count: count, base: base, width: width, into: place)
+    let bytesCount = (count * width + 7) / 8
+    guard let place = out.extend(by: bytesCount) else { return }
+    pack(values, count: count, base: base, width: width, into: place, bytesCount: bytesCount)
+  }
+
+  /// The least and the greatest value.
+  @inline(__always)
+  private static func range<T: FixedWidthInteger>(
+    _ values: UnsafePointer<T>, count: Int
+  ) -> (least: Int64, most: Int64) {
+    // Most columns hold one value alone, which is told many at a time.
+    var different: T = 0
+    for i in 0..<count { different |= values[i] ^ values[0] }
+    var least = values[0]
+    var most = values[0]
+    if different != 0 {
+      for i in 0..<count {
+        least = min(least, values[i])
+        most = max(most, values[i])
+      }
+    }
+    return (Int64(truncatingIfNeeded: least), Int64(truncatingIfNeeded: most))
+  }
+
+  /// Bits on their way to memory.
+  private struct Sink {
+    var place: UnsafeMutableRawPointer
+    let end: UnsafeMutableRawPointer
+    /// Fewer than 8 bits that have no byte of their own yet, lowest first.
+    var word: UInt64 = 0
+    var filled = 0
   }
 
   @inline(__always)
   private static func pack<T: FixedWidthInteger>(
-    _ values: UnsafePointer<T>, count: Int, base: Int64, width: Int, into out: UnsafeMutableRawPointer
+    _ values: UnsafePointer<T>, count: Int, base: Int64, width: Int, into out: UnsafeMutableRawPointer,
+    bytesCount: Int
   ) {
-    var place = out
+    var sink = Sink(place: out, end: out + bytesCount)
+    // As many values at a time as fit into 56 bits.
+    let done =
+      switch width {
+      case ...7: packGroups(of: 8, values, count, base, width, &sink)
+      case ...14: packGroups(of: 4, values, count, base, width, &sink)
+      case ...18: packGroups(of: 3, values, count, base, width, &sink)
+      case ...28: packGroups(of: 2, values, count, base, width, &sink)
+      case ...56: packGroups(of: 1, values, count, base, width, &sink)
+      default: 0
+      }
+    packRest(values + done, count - done, base, width, sink)
+  }
+
+  /// Packs whole groups as long as a whole word may be written; what is written beyond them is written again.
+  ///
+  /// - Returns: how many values are packed.
+  @inline(__always)
+  private static func packGroups<T: FixedWidthInteger>(
+    of group: Int, _ values: UnsafePointer<T>, _ count: Int, _ base: Int64, _ width: Int,
+    _ sink: inout Sink
+  ) -> Int {
+    var done = 0
+    var place = sink.place
     var word: UInt64 = 0
     var filled = 0
+    while done &+ group <= count, place + 8 <= sink.end {
+      var bits: UInt64 = 0
+      for i in 0..<group {
+        let value = UInt64(bitPattern: Int64(truncatingIfNeeded: values[done &+ i]) &- base)
+        bits |= value &<< UInt64(truncatingIfNeeded: i &* width)
+      }
+      word |= bits &<< UInt64(truncatingIfNeeded: filled)
+      place.storeBytes(of: word.littleEndian, as: UInt64.self)
+      filled &+= group &* width
+      let whole = filled & ~7
+      place += whole &>> 3
+      word &>>= UInt64(truncatingIfNeeded: whole)
+      filled &-= whole
+      done &+= group
+    }
+    sink.place = place
+    sink.word = word
+    sink.filled = filled
+    return done
+  }
+
+  private static func packRest<T: FixedWidthInteger>(
+    _ values: UnsafePointer<T>, _ count: Int, _ base: Int64, _ width: Int, _ sink: Sink
+  ) {
+    var place = sink.place
+    var word = sink.word
+    var filled = sink.filled
     for i in 0..<count {
       let value = UInt64(bitPattern: Int64(truncatingIfNeeded: values[i]) &- base)
       word |= value &<< UInt64(truncatingIfNeeded: filled)

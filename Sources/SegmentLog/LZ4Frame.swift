@@ -1,34 +1,122 @@
-// LZ4 frames, as the program `lz4` reads and writes them: blocks of 4 MiB, content size and content checksum.
+// LZ4 frames, as the program `lz4` reads and writes them: independent blocks of up to 4 MiB, content size and content
+// checksum. Made and opened piece by piece, in memory for a few blocks.
 
 internal import CLZ4
 
-/// One frame of a whole content.
-enum LZ4Frame {
-  private static func preferences(contentBytes: Int) -> LZ4F_preferences_t {
+/// Makes a frame of a content that comes in pieces. What a function lends is valid until the next is called.
+struct LZ4FrameWriter: ~Copyable {
+  /// Longest piece, and the content of a block.
+  static let pieceBytes = 4 << 20
+
+  private var context: OpaquePointer?
+  private let room: UnsafeMutableRawBufferPointer
+  /// The frame's head, until it goes out with the first piece.
+  private var filled: Int
+
+  /// - Parameter contentBytes: of all pieces together.
+  init(contentBytes: Int) {
+    guard LZ4F_isError(LZ4F_createCompressionContext(&context, rms_lz4_version)) == 0 else {
+      fatalError("no memory for LZ4")
+    }
     var preferences = LZ4F_preferences_t()
-    preferences.frameInfo.blockSizeID = rms_lz4_block_4mb
+    preferences.frameInfo.blockSizeID = LZ4FrameWriter.blockSize(contentBytes)
+    preferences.frameInfo.blockMode = rms_lz4_independent
     preferences.frameInfo.contentChecksumFlag = rms_lz4_content_checksum
     preferences.frameInfo.contentSize = UInt64(contentBytes)
     preferences.compressionLevel = 1
-    return preferences
+    preferences.autoFlush = 1
+    room = .allocate(
+      byteCount: LZ4F_compressBound(LZ4FrameWriter.pieceBytes, &preferences) + 64, alignment: 16)
+    filled = LZ4F_compressBegin(context, room.baseAddress, room.count, &preferences)
+    precondition(LZ4F_isError(filled) == 0, "LZ4 has room and fails all the same")
   }
 
-  /// Compresses.
+  deinit {
+    LZ4F_freeCompressionContext(context)
+    room.deallocate()
+  }
+
+  /// The least block that takes a small content whole, so that opening it takes no more memory than that.
+  private static func blockSize(_ contentBytes: Int) -> LZ4F_blockSizeID_t {
+    switch contentBytes {
+    case ...(64 << 10): rms_lz4_block_64kb
+    case ...(256 << 10): rms_lz4_block_256kb
+    case ...(1 << 20): rms_lz4_block_1mb
+    default: rms_lz4_block_4mb
+    }
+  }
+
+  /// Compresses the next piece: `pieceBytes`, fewer at the content's end.
+  mutating func piece(_ content: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+    precondition(content.count <= LZ4FrameWriter.pieceBytes, "a piece of \(content.count) bytes")
+    var options = LZ4F_compressOptions_t()
+    options.stableSrc = 1
+    return lend(
+      LZ4F_compressUpdate(
+        context, room.baseAddress.map { $0 + filled }, room.count - filled, content.baseAddress,
+        content.count,
+        &options))
+  }
+
+  /// The frame's end, once all pieces were given.
+  mutating func end() -> UnsafeRawBufferPointer {
+    lend(LZ4F_compressEnd(context, room.baseAddress.map { $0 + filled }, room.count - filled, nil))
+  }
+
+  private mutating func lend(_ made: Int) -> UnsafeRawBufferPointer {
+    precondition(LZ4F_isError(made) == 0, "LZ4 was given other bytes than it was told of")
+    defer { filled = 0 }
+    return UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(room)[..<(filled + made)])
+  }
+}
+
+/// Opens a frame that comes in pieces.
+struct LZ4FrameReader: ~Copyable {
+  private var context: OpaquePointer?
+  private let room: UnsafeMutableRawBufferPointer
+  /// Whether the frame's end was seen, and its checksum fits.
+  private(set) var isWhole = false
+
+  init() {
+    guard LZ4F_isError(LZ4F_createDecompressionContext(&context, rms_lz4_version)) == 0 else {
+      fatalError("no memory for LZ4")
+    }
+    room = .allocate(byteCount: LZ4FrameWriter.pieceBytes, alignment: 16)
+  }
+
+  deinit {
+    LZ4F_freeDecompressionContext(context)
+    room.deallocate()
+  }
+
+  /// Opens the next bytes of the frame.
   ///
-  /// - Parameter content: all of it.
-  /// - Returns: the frame, owned by the caller, and its bytes.
-  static func compress(
-    _ content: UnsafeRawBufferPointer
-  ) -> (memory: UnsafeMutableRawBufferPointer, bytesCount: Int) {
-    var preferences = preferences(contentBytes: content.count)
-    let room = LZ4F_compressFrameBound(content.count, &preferences)
-    let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: room, alignment: 16)
-    let count = LZ4F_compressFrame(
-      memory.baseAddress, memory.count, content.baseAddress, content.count, &preferences)
-    precondition(LZ4F_isError(count) == 0, "LZ4 has room and fails all the same")
-    return (memory, count)
+  /// - Parameters:
+  ///   - frame: the bytes.
+  ///   - body: is lent the content, piece by piece.
+  /// - Returns: false if this is no frame, or something follows its end.
+  /// - Throws: what `body` throws.
+  mutating func take<E>(
+    _ frame: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) throws(E) -> Void
+  ) throws(E) -> Bool {
+    var read = 0
+    while read < frame.count {
+      if isWhole { return false }
+      var given = frame.count - read
+      var filled = room.count
+      let left = LZ4F_decompress(
+        context, room.baseAddress, &filled, frame.baseAddress.map { $0 + read }, &given, nil)
+      if LZ4F_isError(left) != 0 || given + filled == 0 { return false }
+      read += given
+      if filled > 0 { try body(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(room)[..<filled])) }
+      isWhole = left == 0
+    }
+    return true
   }
+}
 
+/// Frames in memory.
+enum LZ4Frame {
   /// Bytes of a frame within which its content's first bytes lie.
   static let headBytes = (4 << 20) + 64
 

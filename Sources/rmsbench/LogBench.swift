@@ -1,4 +1,4 @@
-// rmsbench log: what the log costs and how fast it is, beside fio and lz4 in the same run.
+// rmsbench log: what the log costs and how fast it is. Ops/bench sets it beside fio and lz4.
 //
 // One line a figure: name, median, unit, least, most, over the rounds. CPU times are those of the thread alone. A
 // checksum of what was encoded and read back ends the output.
@@ -10,25 +10,33 @@ internal import StepModel
 internal import Synchronization
 
 private let usage = """
-  usage: rmsbench log [--smoke] [--data-dir DIR] [--seconds N]
+  usage: rmsbench log [--smoke] [--only PART] [--data-dir DIR] [--seconds N] [--rounds N] [--segment FILE]
 
-  Encodes, appends, seals and reads the log of one shard: UUID users, steps below 2,000, times all over a day, batches of
-  10,000 events. Appending and syncing is set beside fio with the same bytes a sync, sealing beside `lz4 -b1`, where
-  those programs are on the PATH.
-  --smoke         small numbers, for a check that takes a second; fio and lz4 are left out
+  Encodes, appends, seals and reads the log of one shard: UUID users, steps below 2,000, times all over a day.
+  --smoke         small numbers, for a check that takes a second
+  --only PART     encode, append, paced or seal
+                    encode  batches of 1,024 events, as a node has them, and all of them read again
+                    append  10,000 events a sync, as fast as disk and processor go; then events that keep 100 bytes of
+                            their records, 256 KiB a sync, where the disk alone sets the pace; from given to durable
+                    paced   256 KiB each 5 ms: from given to durable
+                    seal    a segment of 2,000,000 events: its steps apart, and all of it
   --data-dir DIR  where the files go (default: the current folder); a folder in it is made and removed
   --seconds N     how long appending goes on (default 5)
+  --rounds N      how often each is repeated (default 5)
+  --segment FILE  keep a copy of the segment that is sealed
   """
 
 /// What `rmsbench log` runs with.
 private struct LogBenchParameters {
+  enum Part: String, CaseIterable { case encode, append, paced, seal }
+
   var users = [72_000, 1_000_000]
   var events = 2_000_000
   var rounds = 5
   var seconds = 5.0
-  var segmentBytes = 64 << 20
   var folder = "."
-  var besidePeers = true
+  var parts = Part.allCases
+  var segment: String?
 
   init?(_ arguments: [String]) {
     var rest = arguments[...]
@@ -39,14 +47,21 @@ private struct LogBenchParameters {
         events = 20_000
         rounds = 2
         seconds = 0.1
-        segmentBytes = 1 << 20
-        besidePeers = false
+      case "--only":
+        guard let text = rest.popFirst(), let part = Part(rawValue: text) else { return nil }
+        parts = [part]
       case "--data-dir":
         guard let text = rest.popFirst() else { return nil }
         folder = text
       case "--seconds":
         guard let text = rest.popFirst(), let value = Double(text), value > 0 else { return nil }
         seconds = value
+      case "--rounds":
+        guard let text = rest.popFirst(), let value = Int(text), value > 0 else { return nil }
+        rounds = value
+      case "--segment":
+        guard let text = rest.popFirst() else { return nil }
+        segment = text
       default: return nil
       }
     }
@@ -65,9 +80,16 @@ func logBench(_ arguments: [String]) {
   let bench = LogBench(parameters, folder: folder)
   do {
     try Files().makeFolder(folder)
-    for users in parameters.users { try bench.encode(users: users) }
-    try bench.append()
-    try bench.seal()
+    for part in parameters.parts {
+      switch part {
+      case .encode: for users in parameters.users { try bench.encode(users: users) }
+      case .append:
+        try bench.append("log.append", keptBytes: 0, pace: nil)
+        try bench.append("log.append-kept", keptBytes: 100, pace: nil)
+      case .paced: try bench.append("log.paced", keptBytes: 100, pace: .milliseconds(5))
+      case .seal: try bench.seal()
+      }
+    }
   } catch {
     complain("rmsbench log: \(error)\n")
     exit(1)
@@ -79,7 +101,8 @@ func logBench(_ arguments: [String]) {
   if !bench.isRight { exit(1) }
 }
 
-private let batchEvents = 10_000
+/// Events of a batch, as a node gives them: one turn of a shard.
+private let turnEvents = 1_024
 
 private func seconds(_ clock: clockid_t) -> Double {
   var time = timespec()
@@ -87,10 +110,34 @@ private func seconds(_ clock: clockid_t) -> Double {
   return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
 }
 
-/// Counts and lets nothing else happen.
+/// Notes when what was given became durable.
 private final class Observer: LogObserver {
-  let syncs = Atomic<Int>(0)
-  func log(_ log: Log, durable watermark: Int64) { syncs.add(1, ordering: .relaxed) }
+  struct Notes {
+    /// Batches that are not durable yet: watermark behind each, and when it was given.
+    var given: [(next: Int64, at: Moment)] = []
+    var microseconds: [Double] = []
+    var syncs = 0
+  }
+
+  let notes = Mutex(Notes())
+
+  func gave(_ next: Int64) {
+    let now = Clock.system.now
+    notes.withLock { $0.given.append((next, now)) }
+  }
+
+  func log(_ log: Log, durable watermark: Int64) {
+    let now = Clock.system.now
+    notes.withLock { notes in
+      notes.syncs += 1
+      let done = notes.given.prefix { $0.next <= watermark }.count
+      for batch in notes.given[..<done] {
+        notes.microseconds.append(Double((now - batch.at).nanoseconds) / 1e3)
+      }
+      notes.given.removeFirst(done)
+    }
+  }
+
   func log(_ log: Log, finished segment: String) {}
   func log(_ log: Log, diskFull path: String) { complain("rmsbench log: \(path): the disk is full\n") }
   func logHasRoom(_ log: Log) {}
@@ -155,13 +202,39 @@ private final class LogBench {
     return (events, numbers)
   }
 
-  /// A whole log, then what it took and holds.
+  /// Gives events as one run, as a shard does.
+  private func give(
+    _ log: Log, _ events: [StepEvent], _ numbers: [UInt32], _ timestamps: [Int64],
+    _ payloads: [UnsafeRawBufferPointer]
+  ) {
+    events.withUnsafeBufferPointer { events in
+      numbers.withUnsafeBufferPointer { numbers in
+        timestamps.withUnsafeBufferPointer { timestamps in
+          payloads.withUnsafeBufferPointer { payloads in
+            guard let event = events.baseAddress, let number = numbers.baseAddress,
+              let timestamp = timestamps.baseAddress, let payload = payloads.baseAddress
+            else { return }
+            let taken = log.batch.events(
+              EventRun(
+                events: event, numbers: number, timestampsMs: timestamp, payloads: payload,
+                count: events.count))
+            precondition(taken == events.count, "a batch took \(taken) events of \(events.count)")
+          }
+        }
+      }
+    }
+  }
+
+  /// A whole log, then what it took and holds. A turn's events are in the processor's cache when they are encoded, as
+  /// they are in a shard, which has just decoded and applied them.
   func encode(users: Int) throws {
     let (events, numbers) = events(parameters.events, users: users)
     var encodeTimes: [Double] = []
     var decodeTimes: [Double] = []
     var bytes = 0
     var sealed = 0
+    let nothing = [UnsafeRawBufferPointer](
+      repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: turnEvents)
     for round in 0..<parameters.rounds {
       emptyFolder()
       let syncer = try LogSyncer()
@@ -169,18 +242,19 @@ private final class LogBench {
       let log = Log(
         identity: identity, folder: folder, position: LogPosition(watermark: 0, origin: 0),
         limits: LogLimits(segmentBytes: 1 << 30), syncer: syncer, observer: Observer())
-      let start = seconds(CLOCK_THREAD_CPUTIME_ID)
-      for first in stride(from: 0, to: events.count, by: batchEvents) {
-        let end = min(events.count, first + batchEvents)
+      var took = 0.0
+      for first in stride(from: 0, to: events.count, by: turnEvents) {
+        let end = min(events.count, first + turnEvents)
+        let turn = Array(events[first..<end])
+        let users = Array(numbers[first..<end])
+        let timestamps = (first..<end).map { 1_795_521_600_000 + Int64($0 >> 10) }
+        let start = seconds(CLOCK_THREAD_CPUTIME_ID)
         log.begin()
-        for index in first..<end {
-          log.batch.event(
-            events[index], number: numbers[index], timestampMs: 1_795_521_600_000 + Int64(index >> 10),
-            payload: UnsafeRawBufferPointer(start: nil, count: 0))
-        }
+        give(log, turn, users, timestamps, nothing)
         _ = try log.finish(next: Int64(end), clockMs: 1_800_000_000_000, newestMs: 0)
+        took += seconds(CLOCK_THREAD_CPUTIME_ID) - start
       }
-      encodeTimes.append((seconds(CLOCK_THREAD_CPUTIME_ID) - start) * 1e9 / Double(events.count))
+      encodeTimes.append(took * 1e9 / Double(events.count))
       try log.close()
       try decode(events, &decodeTimes)
       if round == parameters.rounds - 1 {
@@ -216,82 +290,90 @@ private final class LogBench {
     checksum = sum
   }
 
-  /// Appends as fast as the disk takes it.
-  func append() throws {
-    let (events, numbers) = events(batchEvents * 20, users: 72_000)
+  /// Appends as fast as disk and processor take it, or a batch each `pace`.
+  ///
+  /// - Parameters:
+  ///   - name: of the figures.
+  ///   - keptBytes: payload kept with each event; with 0 a batch has 10,000 events, else 256 KiB.
+  ///   - pace: nil for as fast as it goes.
+  func append(_ name: String, keptBytes: Int, pace: Duration?) throws {
+    let count = keptBytes == 0 ? 10_000 : (256 << 10) / (keptBytes + 7)
+    let all = events(count * 20, users: 72_000)
+    let batches = (0..<20).map { index -> (events: [StepEvent], numbers: [UInt32]) in
+      let range = (index * count)..<((index + 1) * count)
+      return (Array(all.events[range]), Array(all.numbers[range]))
+    }
+    let timestamps = [Int64](repeating: 1_795_521_600_000, count: count)
+    let payload = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, keptBytes), alignment: 8)
+    defer { payload.deallocate() }
+    payload.initializeMemory(as: UInt8.self, repeating: 0x20)
+    let payloads = [UnsafeRawBufferPointer](
+      repeating: UnsafeRawBufferPointer(rebasing: payload[..<keptBytes]), count: count)
     var rates: [Double] = []
+    var eventRates: [Double] = []
     var syncBytes: [Double] = []
     var cpus: [Double] = []
-    for _ in 0..<(parameters.besidePeers ? 3 : 1) {
+    var medians: [Double] = []
+    var tails: [Double] = []
+    for _ in 0..<parameters.rounds {
       emptyFolder()
       let syncer = try LogSyncer()
       defer { syncer.stop() }
       let observer = Observer()
       let log = Log(
         identity: identity, folder: folder, position: LogPosition(watermark: 0, origin: 0),
-        limits: LogLimits(
-          segmentBytes: parameters.segmentBytes, pendingBytesMax: 512 << 10, syncInterval: .seconds(1),
-          syncBytes: 256 << 10),
-        syncer: syncer, observer: observer)
-      let start = seconds(CLOCK_MONOTONIC)
+        limits: LogLimits(pendingBytesMax: 512 << 10, syncInterval: .zero), syncer: syncer, observer: observer
+      )
+      let start = Clock.system.now
       let startCPU = seconds(CLOCK_PROCESS_CPUTIME_ID)
       var next: Int64 = 0
-      var place = 0
-      while seconds(CLOCK_MONOTONIC) - start < parameters.seconds {
-        log.begin()
-        for index in place..<(place + batchEvents) {
-          var event = events[index]
-          event.offset = next
-          log.batch.event(
-            event, number: numbers[index], timestampMs: 1_795_521_600_000,
-            payload: UnsafeRawBufferPointer(start: nil, count: 0))
-          next += 1
+      var bytes = 0
+      var index = 0
+      while Clock.system.now - start < .seconds(parameters.seconds) {
+        var events = batches[index % 20].events
+        let numbers = batches[index % 20].numbers
+        for place in 0..<count {
+          events[place].offset = next + Int64(place)
+          events[place].hasUnknownFields = keptBytes > 0
         }
-        place = (place + batchEvents) % events.count
+        log.begin()
+        give(log, events, numbers, timestamps, payloads)
+        next += Int64(count)
+        index += 1
+        observer.gave(next)
         if try !log.finish(next: next, clockMs: 1_800_000_000_000, newestMs: 0) { try log.waitForRoom() }
+        bytes += log.bytesOfLastBatch
+        if let pace {
+          let left = start + pace * index - Clock.system.now
+          if left > .zero { usleep(useconds_t(left.nanoseconds / 1_000)) }
+        }
       }
       try log.flush()
-      let took = seconds(CLOCK_MONOTONIC) - start
+      let took = Double((Clock.system.now - start).nanoseconds) / 1e9
       cpus.append((seconds(CLOCK_PROCESS_CPUTIME_ID) - startCPU) * 1e9 / Double(next))
       try log.close()
-      let bytes = try LogFolder.segments(in: folder).reduce(0) {
-        $0 + (try Files().open(folder + "/" + $1.text, .read).bytesCount())
-      }
+      let notes = observer.notes.withLock { ($0.syncs, $0.microseconds.sorted()) }
       rates.append(Double(bytes) / took / 1e6)
-      syncBytes.append(Double(bytes) / Double(max(1, observer.syncs.load(ordering: .relaxed))) / 1024)
+      eventRates.append(Double(next) / took / 1e6)
+      syncBytes.append(Double(bytes) / Double(max(1, notes.0)) / 1024)
+      medians.append(notes.1[notes.1.count / 2])
+      tails.append(notes.1[notes.1.count * 99 / 100])
     }
-    tell("log.append", rates, "MB/s")
-    tell("log.append-sync", syncBytes, "KiB/sync")
-    tell("log.append-cpu", cpus, "ns-CPU/event")
-    if parameters.besidePeers {
-      fio(Int(syncBytes.sorted()[syncBytes.count / 2]), rates.sorted()[rates.count / 2])
-    }
+    tell(name + ".rate", rates, "MB/s")
+    tell(name + ".events", eventRates, "M-events/s")
+    tell(name + ".sync", syncBytes, "KiB/sync")
+    tell(name + ".cpu", cpus, "ns-CPU/event")
+    tell(name + ".durable-p50", medians, "us")
+    tell(name + ".durable-p99", tails, "us")
   }
 
-  private func fio(_ kibibytes: Int, _ rate: Double) {
-    emptyFolder()
-    for (name, extra) in [("log.fio-append", ""), ("log.fio-overwrite", " --overwrite=1")] {
-      let rates = (0..<3).compactMap { _ -> Double? in
-        let line = output(
-          "fio --name=j --filename='\(folder)/fio' --size=256m --bs=\(max(4, kibibytes / 4 * 4))k --rw=write "
-            + "--ioengine=psync --fdatasync=1 --time_based --runtime=\(max(1, Int(parameters.seconds)))\(extra) "
-            + "--output-format=terse --terse-version=3 2>/dev/null")
-        if extra.isEmpty { try? Files().remove(folder + "/fio") }
-        let fields = line.split(separator: ";", omittingEmptySubsequences: false)
-        return fields.count > 47 ? Double(fields[47]).map { $0 * 1024 / 1e6 } : nil
-      }
-      guard rates.count == 3 else { return complain("rmsbench log: no fio on the PATH\n") }
-      tell(name, rates, "MB/s")
-      tell(name + "-ratio", [rate / rates.sorted()[1]], "x")
-    }
-  }
-
-  /// Seals a segment of the usual size.
+  /// Seals a segment, and compresses its content alone.
   func seal() throws {
-    var times: [Double] = []
-    var compressed: Double?
-    var bytes = 0
-    let (events, numbers) = events(min(parameters.events, 2_000_000), users: 72_000)
+    var sealTimes: [Double] = []
+    var sealWalls: [Double] = []
+    var frameTimes: [Double] = []
+    var ratios: [Double] = []
+    let (events, numbers) = events(parameters.events, users: 72_000)
     for round in 0..<parameters.rounds {
       emptyFolder()
       let syncer = try LogSyncer()
@@ -299,43 +381,38 @@ private final class LogBench {
       let log = Log(
         identity: identity, folder: folder, position: LogPosition(watermark: 0, origin: 0), syncer: syncer,
         observer: Observer())
-      for first in stride(from: 0, to: events.count, by: batchEvents) {
+      for first in stride(from: 0, to: events.count, by: turnEvents) {
         log.begin()
-        for index in first..<min(events.count, first + batchEvents) {
+        let end = min(events.count, first + turnEvents)
+        for index in first..<end {
           log.batch.event(
             events[index], number: numbers[index], timestampMs: 1,
             payload: UnsafeRawBufferPointer(start: nil, count: 0))
         }
-        _ = try log.finish(
-          next: Int64(min(events.count, first + batchEvents)), clockMs: 1_800_000_000_000, newestMs: 0)
+        _ = try log.finish(next: Int64(end), clockMs: 1_800_000_000_000, newestMs: 0)
       }
       try log.close()
-      if round == 0, parameters.besidePeers { compressed = lz4(SegmentName(base: 0, form: .plain).text) }
+      let path = folder + "/" + SegmentName(base: 0, form: .plain).text
+      let content = try Files().read(whole: path, bytesMax: 1 << 30)
+      if round == 0, let kept = parameters.segment {
+        let file = try Files().open(kept, .replace)
+        try content.withUnsafeBytes { try file.write($0, at: 0) }
+      }
+      let frameStart = seconds(CLOCK_THREAD_CPUTIME_ID)
+      let frameBytes = content.withUnsafeBytes { Sealer.frameBytes(of: $0) }
+      let megabytes = Double(content.count) / 1e6
+      frameTimes.append(megabytes / (seconds(CLOCK_THREAD_CPUTIME_ID) - frameStart))
       let start = seconds(CLOCK_THREAD_CPUTIME_ID)
-      bytes = try Sealer.seal(base: 0, in: folder, identity: identity).bytesBefore
-      times.append(Double(bytes) / (seconds(CLOCK_THREAD_CPUTIME_ID) - start) / 1e6)
+      let wall = seconds(CLOCK_MONOTONIC)
+      let report = try Sealer.seal(base: 0, in: folder, identity: identity)
+      sealTimes.append(megabytes / (seconds(CLOCK_THREAD_CPUTIME_ID) - start))
+      sealWalls.append(megabytes / (seconds(CLOCK_MONOTONIC) - wall))
+      isRight = isRight && report.bytesAfter == frameBytes && report.bytesBefore == content.count
+      ratios.append(Double(report.bytesBefore) / Double(report.bytesAfter))
     }
-    tell("log.seal", times, "MB/s-CPU")
-    if let compressed {
-      tell("log.lz4-b1", [compressed], "MB/s")
-      tell("log.seal-ratio", [times.sorted()[times.count / 2] / compressed], "x")
-    }
-  }
-
-  private func lz4(_ name: String) -> Double? {
-    let text = output("lz4 -b1 -i3 '\(folder)/\(name)' 2>&1")
-    // … -> … (x1.02), 1234.5 MB/s, 5678.9 MB/s
-    let parts = text.split(whereSeparator: { " ,\r\n".contains($0) })
-    let rates = parts.indices.filter { parts[$0] == "MB/s" && $0 > 0 }.compactMap { Double(parts[$0 - 1]) }
-    return rates.suffix(2).first
-  }
-
-  private func output(_ command: String) -> String {
-    guard let pipe = popen(command, "r") else { return "" }
-    defer { pclose(pipe) }
-    var bytes: [UInt8] = []
-    var room = [UInt8](repeating: 0, count: 4_096)
-    while case let count = fread(&room, 1, room.count, pipe), count > 0 { bytes += room[..<count] }
-    return String(decoding: bytes, as: UTF8.self)
+    tell("log.frame", frameTimes, "MB/s-CPU")
+    tell("log.seal", sealTimes, "MB/s-CPU")
+    tell("log.seal-wall", sealWalls, "MB/s")
+    tell("log.lz4-ratio", ratios, "x")
   }
 }

@@ -1,6 +1,7 @@
-import Bytes
 import TestSupport
 import Testing
+
+@testable import Bytes
 
 @Suite("checksums, hexadecimal text, UTF-8")
 struct ChecksumTests {
@@ -32,6 +33,23 @@ struct ChecksumTests {
     bytes.withUnsafeBytes { raw in
       let first = Checksum.crc32c(UnsafeRawBufferPointer(rebasing: raw[..<cut]))
       #expect(Checksum.crc32c(UnsafeRawBufferPointer(rebasing: raw[cut...]), after: first) == slow(bytes))
+    }
+  }
+
+  @Test("CRC32C of long stretches is the same by the processor and by tables", arguments: Seed.some(20))
+  func stretches(seed: Seed) {
+    var random = seed.random
+    let bytes = (0..<Int.random(in: 12_000..<40_000, using: &random)).map { _ in
+      UInt8.random(in: 0...255, using: &random)
+    }
+    let begin = Int.random(in: 0..<9, using: &random)
+    let before = UInt32.random(in: 0 ... .max, using: &random)
+    bytes.withUnsafeBytes { raw in
+      let part = UnsafeRawBufferPointer(rebasing: raw[begin...])
+      let tables = Checksum.crc32cByTables(part, after: before)
+      #expect(Checksum.crc32c(part, after: before) == tables)
+      #expect(begin > 0 || before > 0 || tables == slow(bytes))
+      #expect(Checksum.crc32cByTables(raw) == slow(bytes))
     }
   }
 

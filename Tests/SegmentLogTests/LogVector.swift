@@ -168,9 +168,8 @@ extension LogVector {
 
   private static func sealed(_ content: [UInt8]) -> [UInt8] {
     content.withUnsafeBytes { content in
-      let made = LZ4Frame.compress(content)
-      defer { made.memory.deallocate() }
-      return Array(made.memory[..<made.bytesCount])
+      var frame = LZ4FrameWriter(contentBytes: content.count)
+      return Array(frame.piece(content)) + Array(frame.end())
     }
   }
 

@@ -102,9 +102,8 @@ private final class Countdown: Sendable {
     var random = seed.random
     let content = (0..<3_000).map { UInt8(truncatingIfNeeded: $0 / 7) }
     let frame = content.withUnsafeBytes { content in
-      let made = LZ4Frame.compress(content)
-      defer { made.memory.deallocate() }
-      return Array(made.memory[..<made.bytesCount])
+      var frame = LZ4FrameWriter(contentBytes: content.count)
+      return Array(frame.piece(content)) + Array(frame.end())
     }
     for place in frame.indices {
       var changed = frame
