@@ -88,6 +88,8 @@ final class Shard: @unchecked Sendable {
   private let records = UnsafeMutablePointer<Record>.allocate(capacity: chunkCount)
   private let events = UnsafeMutablePointer<StepEvent>.allocate(capacity: chunkCount)
   private let places = UnsafeMutablePointer<Int32>.allocate(capacity: chunkCount)
+  private let timestamps = UnsafeMutablePointer<Int64>.allocate(capacity: chunkCount)
+  private let payloads = UnsafeMutablePointer<UnsafeRawBufferPointer>.allocate(capacity: chunkCount)
   private var users = UnsafeMutableBufferPointer<UserNumber>.allocate(capacity: chunkCount)
   private var outcomes = UnsafeMutableBufferPointer<ApplyOutcome>.allocate(capacity: chunkCount)
 
@@ -116,6 +118,8 @@ final class Shard: @unchecked Sendable {
     records.deallocate()
     events.deallocate()
     places.deallocate()
+    timestamps.deallocate()
+    payloads.deallocate()
     users.deallocate()
     outcomes.deallocate()
   }
@@ -326,7 +330,7 @@ final class Shard: @unchecked Sendable {
     if full {
       return fail("the shard has as many users as it can hold (2^27); give the topic more partitions")
     }
-    log(range.count, after: before)
+    log(range.count, eventCount, after: before)
     progress.moved()
     meters.applied(
       counted: numbers.counted - before.counted, newestMs: numbers.newest,
@@ -342,29 +346,54 @@ final class Shard: @unchecked Sendable {
     UnsafeRawBufferPointer(start: record.payload, count: record.payload == nil ? 0 : record.payloadBytes)
   }
 
-  /// Hands the chunk to the log in the order of its offsets; one of large payloads in several batches.
-  private func log(_ count: Int, after before: ShardNumbers) {
+  /// Hands the chunk to the log in the order of its offsets: what lies between rejected records in one run. One of large
+  /// payloads becomes several batches.
+  private func log(_ count: Int, _ eventCount: Int, after before: ShardNumbers) {
+    for event in 0..<eventCount {
+      let record = records[Int(places[event])]
+      timestamps[event] = record.timestampMs
+      payloads[event] = payload(record)
+    }
     var clock = before.clock
+    var index = 0
     var event = 0
     store.begin()
-    for index in 0..<count {
-      let record = records[index]
+    while index < count {
+      let first = index
       if let reason = reasons[index] {
+        let record = records[index]
         store.rejected(
           offset: record.offset, timestampMs: record.timestampMs, reason: reason, payload: payload(record))
         // What would overflow was decoded like an event.
         if reason == .overflow { event += 1 }
+        index += 1
       } else {
-        store.event(
-          events[event], number: users[event], timestampMs: record.timestampMs, payload: payload(record))
-        event += 1
+        let end = endOfRun(from: index, count)
+        let taken = store.events(run(event, end - index))
+        event += taken
+        index += taken
       }
-      clock = max(clock, record.timestampMs)
-      if store.isBatchFull || index == count - 1 {
-        store.finish(next: record.offset + 1, clock: clock, newest: record.timestampMs)
-        if index < count - 1 { store.begin() }
+      for record in first..<index { clock = max(clock, records[record].timestampMs) }
+      if store.isBatchFull || index == count {
+        let last = records[index - 1]
+        store.finish(next: last.offset + 1, clock: clock, newest: last.timestampMs)
+        if index < count { store.begin() }
       }
     }
+  }
+
+  /// The next rejected record of the chunk, or its end.
+  private func endOfRun(from start: Int, _ count: Int) -> Int {
+    var end = start
+    while end < count, reasons[end] == nil { end += 1 }
+    return end
+  }
+
+  private func run(_ event: Int, _ count: Int) -> EventRun {
+    guard let users = users.baseAddress else { preconditionFailure("a shard without room for users") }
+    return EventRun(
+      events: events + event, numbers: users + event, timestampsMs: timestamps + event,
+      payloads: payloads + event, count: count)
   }
 
   /// Tells of users who are new here.

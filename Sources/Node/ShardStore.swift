@@ -284,10 +284,11 @@ final class ShardStore: @unchecked Sendable {
   /// Begins a batch at the shard's watermark.
   func begin() { log?.begin() }
 
-  /// Takes an event; C: `BatchEncoder.event`.
-  func event(_ event: StepEvent, number: UserNumber, timestampMs: Int64, payload: UnsafeRawBufferPointer) {
-    log?.batch.event(event, number: number, timestampMs: timestampMs, payload: payload)
-  }
+  /// Takes events until the batch is full.
+  ///
+  /// - Parameter run: events without rejected records between them.
+  /// - Returns: how many it took; all once the log is closed.
+  func events(_ run: EventRun) -> Int { log?.batch.events(run) ?? run.count }
 
   /// Takes a record that was not counted.
   func rejected(

@@ -304,6 +304,7 @@ private final class LogBench {
       return (Array(all.events[range]), Array(all.numbers[range]))
     }
     let timestamps = [Int64](repeating: 1_795_521_600_000, count: count)
+    let timer = try WakeUp()
     let payload = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, keptBytes), alignment: 8)
     defer { payload.deallocate() }
     payload.initializeMemory(as: UInt8.self, repeating: 0x20)
@@ -345,7 +346,7 @@ private final class LogBench {
         bytes += log.bytesOfLastBatch
         if let pace {
           let left = start + pace * index - Clock.system.now
-          if left > .zero { usleep(useconds_t(left.nanoseconds / 1_000)) }
+          if left > .zero { _ = timer.wait(left) }
         }
       }
       try log.flush()
