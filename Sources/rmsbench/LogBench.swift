@@ -296,6 +296,7 @@ private final class LogBench {
   ///   - name: of the figures.
   ///   - keptBytes: payload kept with each event; with 0 a batch has 10,000 events, else 256 KiB.
   ///   - pace: nil for as fast as it goes.
+  /// - Throws: what the log or the disk says.
   func append(_ name: String, keptBytes: Int, pace: Duration?) throws {
     let count = keptBytes == 0 ? 10_000 : (256 << 10) / (keptBytes + 7)
     let all = events(count * 20, users: 72_000)
