@@ -69,9 +69,14 @@ public enum Checksum {
   }()
 
   private static func byTables(_ crc: UInt32, _ start: UnsafeRawPointer, _ words: Int) -> UInt32 {
+    byTables(crc, start, words, tables)
+  }
+
+  static func byTables(
+    _ crc: UInt32, _ start: UnsafeRawPointer, _ words: Int, _ table: UnsafePointer<UInt32>
+  ) -> UInt32 {
     var crc = crc
     var place = start
-    let table = tables
     for _ in 0..<words {
       let word = UInt64(littleEndian: place.loadUnaligned(as: UInt64.self)) ^ UInt64(crc)
       // Split in two so that no expression waits for more than four look-ups.
@@ -89,8 +94,13 @@ public enum Checksum {
 
   /// The last bytes, fewer than eight.
   private static func rest(_ crc: UInt32, _ place: UnsafeRawPointer, _ count: Int) -> UInt32 {
+    rest(crc, place, count, tables)
+  }
+
+  static func rest(
+    _ crc: UInt32, _ place: UnsafeRawPointer, _ count: Int, _ table: UnsafePointer<UInt32>
+  ) -> UInt32 {
     var crc = crc
-    let table = tables
     for i in 0..<count {
       crc = crc >> 8 ^ table[Int((crc ^ UInt32(place.load(fromByteOffset: i, as: UInt8.self))) & 0xFF)]
     }
@@ -98,11 +108,14 @@ public enum Checksum {
   }
 
   /// Table k at 256·k: the effect of a byte followed by k zero bytes. Filled once, never written again, never freed.
-  nonisolated(unsafe) private static let tables: UnsafePointer<UInt32> = {
+  nonisolated(unsafe) private static let tables = makeTables(0x82F6_3B78)
+
+  /// The eight tables of a reflected polynomial.
+  static func makeTables(_ polynomial: UInt32) -> UnsafePointer<UInt32> {
     let table = UnsafeMutablePointer<UInt32>.allocate(capacity: 8 * 256)
     for byte in 0..<256 {
       var crc = UInt32(byte)
-      for _ in 0..<8 { crc = crc >> 1 ^ (crc & 1 == 1 ? 0x82F6_3B78 : 0) }
+      for _ in 0..<8 { crc = crc >> 1 ^ (crc & 1 == 1 ? polynomial : 0) }
       table[byte] = crc
     }
     for index in 256..<2048 {
@@ -110,5 +123,5 @@ public enum Checksum {
       table[index] = before >> 8 ^ table[Int(before & 0xFF)]
     }
     return UnsafePointer(table)
-  }()
+  }
 }
