@@ -1,12 +1,16 @@
-// Linux calls that Swift's Glibc module leaves out. Names and macros only, no logic.
+// Linux calls that Swift's Glibc module leaves out. Names, macros and calls only, no logic.
 #pragma once
+#include <poll.h>
+#include <signal.h>
 #include <stdint.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 
 extern int accept4(int descriptor, struct sockaddr *address, socklen_t *length, int flags);
+extern int ppoll(struct pollfd *ready, nfds_t count, const struct timespec *longest, const sigset_t *mask);
 extern int pthread_setname_np(unsigned long thread, const char *name);
 
 // Swift imports the enums behind these names as types of their own; plain integers are what the calls take.
@@ -22,3 +26,8 @@ static const int rms_accept_flags = SOCK_NONBLOCK | SOCK_CLOEXEC;
 static const int rms_sock_stream = SOCK_STREAM | SOCK_CLOEXEC;
 static const int rms_sock_nonblock = SOCK_NONBLOCK;
 static const int rms_sock_stream_plain = SOCK_STREAM;
+
+// `prctl` takes any number of arguments, which Swift cannot call.
+static inline int rms_set_timer_slack(unsigned long nanoseconds) {
+  return prctl(PR_SET_TIMERSLACK, nanoseconds, 0UL, 0UL, 0UL);
+}

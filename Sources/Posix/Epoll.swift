@@ -86,6 +86,23 @@ public struct Epoll: ~Copyable {
       })
   }
 
+  /// Waits for events until a moment, to within what timers of the thread may come late: finer than milliseconds.
+  /// C: `ppoll`, `epoll_wait`.
+  ///
+  /// - Parameters:
+  ///   - until: when at the latest; `Moment.never` waits for ever.
+  ///   - now: the monotonic clock.
+  /// - Returns: how many came; read them by `event(_:)` before the next wait.
+  /// - Throws: `SystemError`.
+  public func wait(until: Moment, now: Moment) throws(SystemError) -> Int {
+    if until == .never { return try wait(milliseconds: -1) }
+    var ready = pollfd(fd: descriptor.number, events: Int16(POLLIN), revents: 0)
+    let left = max(0, until.nanoseconds &- now.nanoseconds)
+    var longest = timespec(tv_sec: Int(left / 1_000_000_000), tv_nsec: Int(left % 1_000_000_000))
+    try SystemCall.run("ppoll") { ppoll(&ready, 1, &longest, nil) }
+    return try wait(milliseconds: 0)
+  }
+
   /// An event of the last wait.
   ///
   /// - Parameter index: 0..<what `wait` returned.

@@ -1,14 +1,18 @@
-// The lock of a shard: one writer that works in short turns, readers that ask in between. Phase-fair: a reader waits
-// for at most the turn under way, a writer for at most the readers let in before it, so neither can starve the other.
+// The lock of a shard: one writer that works in short turns, readers that ask in between. Readers that wait for the end
+// of a turn are let in before the next; a writer that waits is passed by few readers. So neither can starve the other.
 //
-//     writer  ▇▇▇▇▇ turn ▇▇▇▇▇|                   |▇▇▇▇▇ turn
-//     reader A      waits ····|▇ in ▇|            |
-//     reader B        waits ··|▇▇ in ▇▇▇|         |
-//     reader C                   waits (a writer is due) ··········|▇ in
+//     writer  ▇▇▇▇▇ turn ▇▇▇▇▇|            comes ···|···· woken ····|▇▇▇▇▇ turn
+//     reader A      waits ····|▇ in ▇|      ▇▇ in ▇▇|   |           |
+//     reader B        waits ··|▇▇ in ▇▇▇|           |   |           |
+//     reader C                                      |   |▇▇ in ▇▇|  |
+//
+// A woken writer has the gate only once it runs. When cores are scarce that takes the scheduler milliseconds, and whoever
+// asks meanwhile would wait for a gate with nobody inside: reader C does not. It passes the writer, which is woken again
+// when C leaves; at most `GateState.readersPassingMax` readers do so, later ones wait for the turn.
 
 import Glibc
 
-/// A phase-fair lock for one shard. Readers share it; a writer has it alone.
+/// A lock for one shard, fair to both sides. Readers share it; a writer has it alone. Its rules are `GateState`'s.
 ///
 /// An uncontended turn costs two locks of a mutex, about 40 ns; a contended one sleeps in the kernel.
 public final class Gate: @unchecked Sendable {
@@ -16,15 +20,7 @@ public final class Gate: @unchecked Sendable {
   private let mutex: UnsafeMutablePointer<pthread_mutex_t>
   private let readersMayEnter: UnsafeMutablePointer<pthread_cond_t>
   private let writerMayEnter: UnsafeMutablePointer<pthread_cond_t>
-  private var writing = false
-  private var reading = 0
-  private var readersWaiting = 0
-  private var writersWaiting = 0
-  /// Counts the hand-overs to readers: whoever waited since an earlier number is let in.
-  private var readerPhase: UInt64 = 0
-  /// Tickets of writers: served in order.
-  private var writerTicketNext: UInt64 = 0
-  private var writerTicketServed: UInt64 = 0
+  private var state = GateState()
 
   public init() {
     mutex = .allocate(capacity: 1)
@@ -36,7 +32,7 @@ public final class Gate: @unchecked Sendable {
   }
 
   deinit {
-    precondition(!writing && reading == 0, "a gate went away with somebody inside")
+    precondition(!state.isWriting && state.reading == 0, "a gate went away with somebody inside")
     pthread_cond_destroy(writerMayEnter)
     pthread_cond_destroy(readersMayEnter)
     pthread_mutex_destroy(mutex)
@@ -70,36 +66,24 @@ public final class Gate: @unchecked Sendable {
   /// Begins a reader's turn; `leaveReading` must follow on the same thread.
   public func enterReading() {
     pthread_mutex_lock(mutex)
-    if !writing && writersWaiting == 0 {
-      reading += 1
-    } else {
-      readersWaiting += 1
-      let phase = readerPhase
-      // `leaveWriting` counts us in before it wakes us.
-      while readerPhase == phase { pthread_cond_wait(readersMayEnter, mutex) }
+    if case .waits(let phase) = state.readerCame() {
+      while !state.isReaderInside(phase) { pthread_cond_wait(readersMayEnter, mutex) }
     }
     pthread_mutex_unlock(mutex)
   }
 
-  /// Ends a reader's turn; the last reader hands over to a waiting writer.
+  /// Ends a reader's turn; the last reader wakes a waiting writer.
   public func leaveReading() {
     pthread_mutex_lock(mutex)
-    precondition(reading > 0, "a reader left that had not entered")
-    reading -= 1
-    if reading == 0 && writersWaiting > 0 { admitWriter() }
+    wake(state.readerLeft())
     pthread_mutex_unlock(mutex)
   }
 
   /// Begins a writer's turn; `leaveWriting` must follow on the same thread.
   public func enterWriting() {
     pthread_mutex_lock(mutex)
-    if !writing && reading == 0 && writersWaiting == 0 {
-      writing = true
-    } else {
-      writersWaiting += 1
-      writerTicketNext += 1
-      let ticket = writerTicketNext
-      while writerTicketServed < ticket { pthread_cond_wait(writerMayEnter, mutex) }
+    if case .waits(let ticket) = state.writerCame() {
+      repeat { pthread_cond_wait(writerMayEnter, mutex) } while !state.writerRuns(ticket)
     }
     pthread_mutex_unlock(mutex)
   }
@@ -107,16 +91,7 @@ public final class Gate: @unchecked Sendable {
   /// Ends a writer's turn; everybody who waits to read is let in first, then the next writer.
   public func leaveWriting() {
     pthread_mutex_lock(mutex)
-    precondition(writing, "a writer left that had not entered")
-    writing = false
-    if readersWaiting > 0 {
-      reading += readersWaiting
-      readersWaiting = 0
-      readerPhase += 1
-      pthread_cond_broadcast(readersMayEnter)
-    } else if writersWaiting > 0 {
-      admitWriter()
-    }
+    wake(state.writerLeft())
     pthread_mutex_unlock(mutex)
   }
 
@@ -126,18 +101,16 @@ public final class Gate: @unchecked Sendable {
   public var waiting: (readers: Int, writers: Int) {
     pthread_mutex_lock(mutex)
     defer { pthread_mutex_unlock(mutex) }
-    return (readersWaiting, writersWaiting)
+    return (state.readersWaiting, state.writersWaiting)
   }
 
-  /// Hands the gate to the writer who has waited longest. Called under the mutex.
-  private func admitWriter() {
-    writersWaiting -= 1
-    writing = true
-    writerTicketServed += 1
-    if writersWaiting == 0 {
-      pthread_cond_signal(writerMayEnter)
-    } else {
-      pthread_cond_broadcast(writerMayEnter)
+  /// Called under the mutex.
+  private func wake(_ who: GateState.Wake) {
+    switch who {
+    case .nobody: break
+    case .readers: pthread_cond_broadcast(readersMayEnter)
+    case .writer: pthread_cond_signal(writerMayEnter)
+    case .writers: pthread_cond_broadcast(writerMayEnter)
     }
   }
 }

@@ -127,6 +127,11 @@ public final class Thread: @unchecked Sendable {
     self.handle = handle
   }
 
+  /// Sets how late timers of the calling thread may come, 50 µs unless told otherwise. C: `prctl(PR_SET_TIMERSLACK)`.
+  ///
+  /// - Parameter nanoseconds: 1 or more.
+  public static func setTimerSlack(nanoseconds: UInt) { _ = rms_set_timer_slack(nanoseconds) }
+
   /// Lets another thread run. C: `sched_yield`.
   public static func yield() { sched_yield() }
 

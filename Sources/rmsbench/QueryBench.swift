@@ -18,7 +18,8 @@ private let usage = """
   Prints requests a second, latency percentiles and CPU. Without --address the server is a toy in this process that
   answers PING as rmsd does and everything else from a constant; --serve runs that toy alone until it is stopped.
   --pipeline    requests of a connection under way at a time; the next ones are sent when all are answered
-  --rate        open loop: R requests a second, each timed from the moment it was due, not from when it was sent
+  --rate        open loop: R requests a second, each timed from the moment it was due, not from when it was sent;
+                the client sleeps in between, and says how late it sent
   --users       user ids asked for: those that `rmsctl generate --users N --seed S` reports for
   --server-pid  also prints the CPU time of that process a request
   """
@@ -206,18 +207,24 @@ private struct QueryResult {
   var errors = 0
   var elapsed = Duration.zero
   var latency = Histogram.Snapshot()
+  /// Open loop: how long after it was due each request was sent.
+  var sentLate = Histogram.Snapshot()
   var clientCPU = 0.0
   var serverCPU: Double?
 
   func print(_ options: QueryOptions, inProcess: Bool) {
     let seconds = Double(elapsed.nanoseconds) / 1e9
-    func micros(_ percent: Double) -> String { "\(latency.percentile(percent).map { $0 / 1_000 } ?? 0) µs" }
+    func micros(_ percent: Double, of times: Histogram.Snapshot) -> String {
+      "\(times.percentile(percent).map { $0 / 1_000 } ?? 0) µs"
+    }
     var text = "\(options.kind) × \(options.connections) connections × \(options.pipeline)"
     text += options.rate.map { ", open loop at \($0)/s" } ?? ""
-    text += ": \(Int(Double(answered) / seconds)) requests/s, p50 \(micros(50)), p99 \(micros(99)), "
-    text += "max \(micros(100)), \(answered) answered, \(errors) errors, "
+    text += ": \(Int(Double(answered) / seconds)) requests/s, p50 \(micros(50, of: latency)), "
+    text +=
+      "p99 \(micros(99, of: latency)), max \(micros(100, of: latency)), \(answered) answered, \(errors) errors, "
     text += "\(inProcess ? "client and server" : "client") CPU \(nanos(clientCPU)) ns a request"
     if let serverCPU { text += ", server CPU \(nanos(serverCPU)) ns a request" }
+    if options.rate != nil { text += ", sent late p99 \(micros(99, of: sentLate))" }
     Swift.print(text)
   }
 
@@ -253,6 +260,8 @@ private final class QueryLoad {
   private var requests = ByteWriter(limit: 16 << 20)
   private var requestBytes = 0
   private var userAt: Int?
+  /// Open loop: the connection that sent last.
+  private var turn = 0
   private var result = QueryResult()
 
   init(_ options: QueryOptions, _ address: HostPort) throws {
@@ -413,34 +422,19 @@ private final class QueryLoad {
 
   // MARK: Open loop
 
-  /// Requests are due at a fixed rate, whatever the answers do; a late one counts from when it was due.
+  /// Requests are due at a fixed rate, whatever the answers do; a late one counts from when it was due. The thread
+  /// sleeps until the next is due or an answer comes: one that spins would take a core from what it measures.
   func openLoop() throws -> QueryResult {
+    // Timers come late by so much at most; the usual 50 µs would be a part of every answer's time.
+    Thread.setTimerSlack(nanoseconds: 1_000)
     let rate = Double(options.rate ?? 1)
     let start = begin()
     let first = Clock.system.now.nanoseconds
+    func due(_ number: Int) -> Int64 { first + Int64(Double(number) * 1e9 / rate) }
     var sent = 0
-    var turn = 0
     while result.answered < options.requests {
-      var now = Clock.system.now.nanoseconds
-      // A connection without a free id is passed over; with all in use the due request waits, and its time runs.
-      var tried = 0
-      while sent < options.requests, tried < connections.count {
-        let due = first + Int64(Double(sent) * 1e9 / rate)
-        if due > now { break }
-        turn = (turn + 1) % connections.count
-        guard let id = connections[turn].freeIDs.popLast() else {
-          tried += 1
-          continue
-        }
-        tried = 0
-        connections[turn].dueAt[Int(id) - 1] = due
-        let place = (Int(id) - 1) * requestBytes
-        if let userAt { overwriteUser(at: place + userAt) }
-        try send(turn, UnsafeRawBufferPointer(rebasing: requests.unsafeBytes[place..<place + requestBytes]))
-        sent += 1
-        now = Clock.system.now.nanoseconds
-      }
-      let ready = try epoll.wait(milliseconds: 0)
+      let next = try sendDue(&sent, due)
+      let ready = try epoll.wait(until: next, now: Clock.system.now)
       for event in 0..<ready {
         let index = Int(epoll.event(event).token)
         let read = Clock.system.now.nanoseconds
@@ -452,6 +446,31 @@ private final class QueryLoad {
     }
     end(start)
     return result
+  }
+
+  /// Sends what is due, by one connection after the other. One without a free id is passed over; with all in use the
+  /// due request waits, and its time runs.
+  ///
+  /// - Returns: when the next is due; never if only an answer can be next.
+  private func sendDue(_ sent: inout Int, _ due: (Int) -> Int64) throws -> Moment {
+    var tried = 0
+    while sent < options.requests, tried < connections.count {
+      let now = Clock.system.now.nanoseconds
+      if due(sent) > now { return Moment(nanoseconds: due(sent)) }
+      turn = (turn + 1) % connections.count
+      guard let id = connections[turn].freeIDs.popLast() else {
+        tried += 1
+        continue
+      }
+      tried = 0
+      result.sentLate.record(nanoseconds: UInt64(now - due(sent)))
+      connections[turn].dueAt[Int(id) - 1] = due(sent)
+      let place = (Int(id) - 1) * requestBytes
+      if let userAt { overwriteUser(at: place + userAt) }
+      try send(turn, UnsafeRawBufferPointer(rebasing: requests.unsafeBytes[place..<place + requestBytes]))
+      sent += 1
+    }
+    return .never
   }
 
   // MARK: CPU

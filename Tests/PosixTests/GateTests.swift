@@ -1,7 +1,8 @@
-import Posix
 import Synchronization
 import TestSupport
 import Testing
+
+@testable import Posix
 
 /// Two numbers that are equal whenever no writer is inside. Unchecked: the gate under test guards them.
 private final class Pair: @unchecked Sendable {
@@ -59,16 +60,38 @@ private final class Pair: @unchecked Sendable {
     #expect(order.withLock { $0 } == ["read", "write"])
   }
 
-  @Test("a writer that waits is let in before readers that came after it")
+  @Test("a reader passes a writer that waits for another reader")
+  func passing() throws {
+    let gate = Gate()
+    let order = Mutex<[String]>([])
+    gate.enterReading()
+    let writer = try Thread("writer") { gate.write { order.withLock { $0.append("write") } } }
+    while gate.waiting.writers == 0 { Thread.yield() }
+    let passed = Atomic(false)
+    let reader = try Thread("reader") {
+      gate.read {
+        order.withLock { $0.append("read") }
+        passed.store(true, ordering: .releasing)
+      }
+    }
+    while !passed.load(ordering: .acquiring) && gate.waiting.readers == 0 { Thread.yield() }
+    gate.leaveReading()
+    writer.join()
+    reader.join()
+    #expect(order.withLock { $0 } == ["read", "write"])
+  }
+
+  @Test("once as many readers as may have passed a writer, it is let in before those that come after")
   func writerNext() throws {
     let gate = Gate()
     let order = Mutex<[String]>([])
     gate.enterReading()
     let writer = try Thread("writer") { gate.write { order.withLock { $0.append("write") } } }
     while gate.waiting.writers == 0 { Thread.yield() }
+    for _ in 0..<GateState.readersPassingMax { gate.enterReading() }
     let reader = try Thread("reader") { gate.read { order.withLock { $0.append("read") } } }
     while gate.waiting.readers == 0 { Thread.yield() }
-    gate.leaveReading()
+    for _ in 0...GateState.readersPassingMax { gate.leaveReading() }
     writer.join()
     reader.join()
     #expect(order.withLock { $0 } == ["write", "read"])
