@@ -52,7 +52,7 @@ let package = Package(
     module("SegmentLog", ["Bytes", "CLZ4", "Posix", "StepModel"]),
     module("KafkaSource", ["CRdKafka"]),
     module("QueryProtocol", ["Bytes", "StepModel"]),
-    module("CQL", ["Bytes", "CLZ4"]),
+    module("CQL", ["Bytes", "CLZ4", "Posix", "Transport"]),
     // 3
     module("Inspection", ["Bytes", "Posix", "SegmentLog", "StepModel"]),
     module("HTTPFace", ["CMicroHTTPD", "Posix"]),
@@ -106,7 +106,7 @@ let package = Package(
       "SegmentLogTests",
       ["Bytes", "FuzzBodies", "Posix", "RankIndex", "SegmentLog", "StepModel", "TestSupport"]),
     tests("KafkaSourceTests", ["KafkaSource"]),
-    tests("CQLTests", ["Bytes", "CQL", "TestSupport"]),
+    tests("CQLTests", ["Bytes", "CQL", "Posix", "TestSupport", "Transport"]),
     tests("QueryProtocolTests", ["Bytes", "QueryProtocol", "StepModel", "TestSupport"]),
     tests(
       "QueryServerTests",
