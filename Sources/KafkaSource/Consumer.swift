@@ -2,6 +2,7 @@
 // committed, from where it is told to, checks every batch's checksum, and hands nothing out twice.
 import CRdKafka
 import Glibc
+import Synchronization
 
 /// Reads one topic as a member of a group. One thread at a time calls it; only `wake()` may come from another.
 ///
@@ -11,13 +12,13 @@ import Glibc
 public final class Consumer: @unchecked Sendable {
   private let settings: ConsumerSettings
   private let context: ConsumerContext
-  // The order matters at the end: what waits in a queue holds partitions, which the client waits for.
-  private let queue: Queue
-  private let answers: Queue
-  private let client: Client
+  private var link: Link
+  /// Address of the link's queue, for `wake` alone, which other threads may be in while the link is replaced.
+  private let wakeable = Mutex<Int>(0)
   private var watch = TopicWatch()
   private var sorter: RecordSorter
   private var isClosing = false
+  private var hasLetGo = false
 
   /// Starts a client; joins the group only once the topic is known and not refused. No broker need be up.
   ///
@@ -30,18 +31,33 @@ public final class Consumer: @unchecked Sendable {
         topic: settings.topic, topicID: settings.topicID, addsIncrements: settings.addsIncrements,
         heldBackMsMax: settings.heldBackMsMax),
       startOffset: settings.startOffset, showsDebug: !settings.debug.isEmpty)
-    let configuration = try settings.configuration()
-    // The only word about a topic's new id that comes in order with the records is a debug line.
-    try configuration.set("debug", settings.debug.isEmpty ? "metadata" : "\(settings.debug),metadata")
-    ConsumerCallbacks.install(configuration)
-    let client = try configuration.client(RD_KAFKA_CONSUMER, context: context)
-    self.client = client
-    rd_kafka_set_log_queue(client.raw, nil)
-    rd_kafka_poll_set_consumer(client.raw)
-    queue = Queue(rd_kafka_queue_get_consumer(client.raw))
-    answers = Queue(rd_kafka_queue_new(client.raw))
+    link = try Link(settings, context)
     sorter = RecordSorter(capacity: settings.batchCountMax)
+    let address = Int(bitPattern: link.queue.raw)
+    wakeable.withLock { $0 = address }
   }
+
+  /// A client of librdkafka with its queues.
+  private struct Link: ~Copyable {
+    // The order matters at the end: what waits in a queue holds partitions, which the client waits for.
+    let queue: Queue
+    let answers: Queue
+    let client: Client
+
+    init(_ settings: ConsumerSettings, _ context: ConsumerContext) throws(KafkaError) {
+      let configuration = try settings.configuration()
+      // The only word about a topic's new id that comes in order with the records is a debug line.
+      try configuration.set("debug", settings.debug.isEmpty ? "metadata" : "\(settings.debug),metadata")
+      ConsumerCallbacks.install(configuration)
+      client = try configuration.client(RD_KAFKA_CONSUMER, context: context)
+      rd_kafka_set_log_queue(client.raw, nil)
+      rd_kafka_poll_set_consumer(client.raw)
+      queue = Queue(rd_kafka_queue_get_consumer(client.raw))
+      answers = Queue(rd_kafka_queue_new(client.raw))
+    }
+  }
+
+  private var client: Client { link.client }
 
   /// Takes what is there; waits for the first thing if nothing is.
   ///
@@ -50,18 +66,30 @@ public final class Consumer: @unchecked Sendable {
   ///   - events: what happened is appended.
   /// - Complexity: O(records), one allocation per partition with records, none per record.
   public func poll(timeoutMs: Int32, into events: inout [ConsumerEvent]) {
-    ask()
+    if !hasLetGo { ask() }
     let count = fetch(min(timeoutMs, 500))
     listen()
     let batches = sorter.sort(count, context, client)
     context.state.callEnded(into: &context.actions)
-    commitDue()
+    if !hasLetGo { commitDue() }
     // What callbacks noted comes first (assignments before their records), what records brought last.
     act(into: &events, between: batches)
+    if context.state.isRecreated { letGo() }
+  }
+
+  /// The topic is another one, whose records nobody wants: a client takes the place of the one that knew both, and is
+  /// told of no topic. Up to librdkafka 2.9 the entry of the old id is freed but stays in an index of its metadata, and
+  /// every later look at it reads freed memory (its issue 4778).
+  private func letGo() {
+    guard !hasLetGo, let fresh = try? Link(settings, context) else { return }
+    hasLetGo = true
+    let address = Int(bitPattern: fresh.queue.raw)
+    wakeable.withLock { $0 = address }
+    link = fresh
   }
 
   /// Ends a waiting `poll` early. Any thread.
-  public func wake() { rd_kafka_queue_yield(queue.raw) }
+  public func wake() { wakeable.withLock { rd_kafka_queue_yield(OpaquePointer(bitPattern: $0)) } }
 
   /// Stops reading a partition of ours; what librdkafka holds of it is dropped and fetched again later.
   ///
@@ -91,7 +119,7 @@ public final class Consumer: @unchecked Sendable {
     _ offsets: [(partition: Int32, offset: Int64)], synchronously: Bool = false, timeoutMs: Int32 = 3_000
   ) {
     context.group.want(offsets)
-    guard synchronously, !isClosing else { return }
+    guard synchronously, !isClosing, !hasLetGo else { return }
     let end = monotonicNs() + UInt64(max(0, timeoutMs)) * 1_000_000
     while context.group.isSending, monotonicNs() < end { listen(timeoutMs: 20) }
     guard commitDue(isLast: true) else { return }
@@ -124,7 +152,7 @@ public final class Consumer: @unchecked Sendable {
     isClosing = true
     let end = monotonicNs() + UInt64(max(0, timeoutMs)) * 1_000_000
     if settings.instanceID != nil { leave(until: end) }
-    _ = KafkaFailure.take(rd_kafka_consumer_close_queue(client.raw, queue.raw))
+    _ = KafkaFailure.take(rd_kafka_consumer_close_queue(client.raw, link.queue.raw))
     while rd_kafka_consumer_closed(client.raw) == 0, monotonicNs() < end { discard() }
     context.state.revoked(context.state.owned, lost: false, into: &context.actions)
     context.state.callEnded(into: &context.actions)
@@ -149,7 +177,7 @@ public final class Consumer: @unchecked Sendable {
   }
 
   private func discard() {
-    let count = rd_kafka_consume_batch_queue(queue.raw, 10, sorter.messages, sorter.capacity)
+    let count = rd_kafka_consume_batch_queue(link.queue.raw, 10, sorter.messages, sorter.capacity)
     if count > 0 { sorter.discard(count) }
   }
 
@@ -157,12 +185,13 @@ public final class Consumer: @unchecked Sendable {
 
   /// The batch call waits until its array is full, so it only ever takes what is there; the wait is for one record.
   private func fetch(_ timeoutMs: Int32) -> Int {
-    let there = rd_kafka_consume_batch_queue(queue.raw, 0, sorter.messages, sorter.capacity)
+    let there = rd_kafka_consume_batch_queue(link.queue.raw, 0, sorter.messages, sorter.capacity)
     if there > 0 || timeoutMs <= 0 || !context.actions.isEmpty { return max(0, there) }
-    guard let first = rd_kafka_consume_queue(queue.raw, timeoutMs) else { return 0 }
+    guard let first = rd_kafka_consume_queue(link.queue.raw, timeoutMs) else { return 0 }
     sorter.messages[0] = first
     guard sorter.capacity > 1 else { return 1 }
-    return 1 + max(0, rd_kafka_consume_batch_queue(queue.raw, 0, sorter.messages + 1, sorter.capacity - 1))
+    return 1
+      + max(0, rd_kafka_consume_batch_queue(link.queue.raw, 0, sorter.messages + 1, sorter.capacity - 1))
   }
 
   private func ask() {
@@ -171,7 +200,7 @@ public final class Consumer: @unchecked Sendable {
     let unheard = context.group.question(nowNs: monotonicNs())
     guard !unheard.isEmpty else { return }
     AdminRequests.groupOffsets(
-      client, settings.groupID, settings.topic, unheard, answers, timeoutMs: TopicWatch.requestTimeoutMs)
+      client, settings.groupID, settings.topic, unheard, link.answers, timeoutMs: TopicWatch.requestTimeoutMs)
   }
 
   /// - Returns: whether anything was sent.
@@ -180,7 +209,7 @@ public final class Consumer: @unchecked Sendable {
     let due = context.group.due(isLast: isLast)
     guard !due.isEmpty else { return false }
     context.group.sent()
-    if let failure = AdminRequests.commit(client, settings.topic, due, answers) {
+    if let failure = AdminRequests.commit(client, settings.topic, due, link.answers) {
       take(.committed([:], failure))
     }
     return true
@@ -195,19 +224,19 @@ public final class Consumer: @unchecked Sendable {
       if topic?.id == nil, let reply = AdminRequests.look(client, settings.topic, timeoutMs: 500) {
         take(reply)
       } else {
-        AdminRequests.describeTopic(client, settings.topic, answers, timeoutMs: timeoutMs)
+        AdminRequests.describeTopic(client, settings.topic, link.answers, timeoutMs: timeoutMs)
       }
     case .configuration:
-      AdminRequests.describeConfiguration(client, settings.topic, answers, timeoutMs: timeoutMs)
+      AdminRequests.describeConfiguration(client, settings.topic, link.answers, timeoutMs: timeoutMs)
     case .offsets(let end):
       AdminRequests.listOffsets(
-        client, settings.topic, context.state.owned, end, answers, timeoutMs: timeoutMs)
+        client, settings.topic, context.state.owned, end, link.answers, timeoutMs: timeoutMs)
     }
   }
 
   private func listen(timeoutMs: Int32 = 0) {
     var timeoutMs = timeoutMs
-    while let reply = AdminRequests.reply(answers, settings.topic, timeoutMs: timeoutMs) {
+    while let reply = AdminRequests.reply(link.answers, settings.topic, timeoutMs: timeoutMs) {
       take(reply)
       timeoutMs = 0
     }

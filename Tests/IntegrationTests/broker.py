@@ -174,7 +174,7 @@ class Broker:
         path = os.path.join(self.folder, f"{topic}.{'hung' if hang else 'records'}")
         if hang:
             os.mkfifo(path)
-            process = subprocess.Popen([*words, "--set", "transaction.timeout.ms=75000", "--produce", path],
+            process = subprocess.Popen([*words, "--set", "transaction.timeout.ms=30000", "--produce", path],
                                        stdout=subprocess.DEVNULL)
             pipe = open(path, "w")
             pipe.writelines(line + "\n" for line in lines)
