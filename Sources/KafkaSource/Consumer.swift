@@ -38,7 +38,7 @@ public final class Consumer: @unchecked Sendable {
   }
 
   /// A client of librdkafka with its queues.
-  private struct Link: ~Copyable {
+  private final class Link {
     // The order matters at the end: what waits in a queue holds partitions, which the client waits for.
     let queue: Queue
     let answers: Queue
