@@ -81,8 +81,8 @@ let package = Package(
     program(
       "rmsbench",
       [
-        "Bytes", "CSimdJSON", "FuzzBodies", "KafkaSource", "Node", "Posix", "QueryProtocol", "QueryServer",
-        "RankIndex", "SegmentLog", "StepModel", "Telemetry",
+        "Bytes", "CQL", "CSimdJSON", "FuzzBodies", "KafkaSource", "Node", "Posix", "QueryProtocol",
+        "QueryServer", "RankIndex", "SegmentLog", "StepModel", "Telemetry",
       ]),
 
     // Bodies of differential tests and fuzzers: small in tests, by the million in rmsbench.

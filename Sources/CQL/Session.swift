@@ -211,8 +211,6 @@ public final class Session: Sendable {
     public let address: HostPort
     public let datacenter: String
     public let isConnected: Bool
-    /// Requests under way there, orphans included.
-    public let inFlight: Int
     /// Version of the protocol that is spoken; nil where it is not connected.
     public let version: ProtocolVersion?
   }

@@ -77,7 +77,7 @@ extension SessionLoop {
 
   /// Sends on the node's link; what to do instead where that is not possible.
   private func send(_ request: Request, to node: HostID, _ tag: UInt64) -> Execution.Action? {
-    guard let id = pool.link(node), let link = links[id] else {
+    guard let id = pool.link(node), let link = links[id], link.state.isReady else {
       return failed(.notSent("the node is not connected"), tag)
     }
     guard !link.isCongested else { return failed(.notSent("too much waits for the node's socket"), tag) }
@@ -134,6 +134,12 @@ extension SessionLoop {
     switch response.message {
     case .error(let error): attemptFailed(tag, .server(error))
     case .result(let result):
+      // Prepared again after a change of the table, a statement may give other columns.
+      if case .prepared(let again) = result, let columns = again.columns {
+        for statement in running[tag]?.job.work.prepared ?? [] where statement.id == again.id {
+          statement.adopt(again.resultMetadataID, columns)
+        }
+      }
       guard let action = running[tag]?.execution.answered(result) else { return }
       if case .finish(nil) = action {
         finish(tag, result, response.warnings)
@@ -254,6 +260,17 @@ extension Work {
     }
     guard let token = statement?.token, let keyspace = statement?.keyspace else { return nil }
     return (token, keyspace)
+  }
+
+  var prepared: [PreparedStatement] {
+    func prepared(_ statement: Statement) -> PreparedStatement? {
+      if case .prepared(let prepared) = statement.kind { prepared } else { nil }
+    }
+    return switch self {
+    case .prepare, .control: []
+    case .statement(let statement): [prepared(statement)].compactMap { $0 }
+    case .batch(let batch): batch.statements.compactMap(prepared)
+    }
   }
 
   /// Prepared statements that a node may have forgotten, each once.

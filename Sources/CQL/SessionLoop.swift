@@ -305,7 +305,7 @@ final class SessionLoop: @unchecked Sendable {
       if case .ready(let spoken)? = link?.state.phase { version = spoken }
       return Session.NodeStatus(
         hostID: info.hostID, address: info.address, datacenter: info.datacenter, isConnected: link != nil,
-        inFlight: link?.state.inFlight ?? 0, version: version)
+        version: version)
     }
     shared.withLock { $0.nodes = nodes.sorted { "\($0.address)" < "\($1.address)" } }
   }

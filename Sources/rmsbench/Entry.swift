@@ -9,6 +9,7 @@ private let verbs: [(name: String, help: String, run: @Sendable ([String]) -> Vo
   ("kafka", "reading a topic, beside librdkafka alone; filling one", KafkaBench.run),
   ("snapshot", "snapshots: written while events are applied, read back", snapshotBench),
   ("log", "a shard's log: encode, append and sync beside fio, seal beside lz4", logBench),
+  ("cql", "rows into a Cassandra and back, one by one and in batches", CQLBench.run),
   ("query", "load over TCP: rate, latency and CPU of a node or a toy", queryBench),
 ]
 

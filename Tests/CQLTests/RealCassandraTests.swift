@@ -31,6 +31,8 @@ struct RealCassandraTests {
     _ points: [HostPort], _ version: ProtocolVersion = .v5, compresses: Bool = true
   ) throws -> Session {
     var settings = SessionSettings(contactPoints: points)
+    // Asked for only where passwords are: `Ops/stack up cassandra --auth`.
+    settings.connection.credentials = .init(user: "cassandra", password: "cassandra")
     settings.connection.versionMax = version
     settings.connection.compresses = compresses
     return try Session.connect(settings)
@@ -209,9 +211,13 @@ struct RealCassandraTests {
     #expect(try other.execute(statement).count == 400)
   }
 
-  @Test("a changed table is noticed while its statements run: prepared again, and read by its new columns")
-  func changedTable() throws {
+  @Test(
+    "a changed table is noticed while its statements run: prepared again, and read by its new columns",
+    arguments: ProtocolVersion.allCases)
+  func changedTable(version: ProtocolVersion) throws {
     let table = try table("changed", "k int PRIMARY KEY, a int")
+    let session = try Self.connect(contactPoints, version)
+    defer { session.close() }
     let insert = try session.prepare("INSERT INTO \(table) (k, a) VALUES (?, ?)")
     let select = try session.prepare("SELECT * FROM \(table) WHERE k = ?")
     try session.execute(insert.bind([.int(1), .int(10)]))
@@ -227,10 +233,30 @@ struct RealCassandraTests {
     }
   }
 
+  @Test("a wrong password is refused in both versions, and told so", arguments: ProtocolVersion.allCases)
+  func wrongPassword(version: ProtocolVersion) throws {
+    var settings = session.settings
+    settings.connection.versionMax = version
+    settings.connection.credentials = nil
+    // A server that asks for none lets everybody in.
+    if let session = try? Session.connect(settings) { return session.close() }
+    settings.connection.credentials = .init(user: "cassandra", password: "wrong")
+    do throws(CQLError) {
+      try Session.connect(settings).close()
+      Issue.record("let in")
+    } catch {
+      guard case .connect(let failures) = error, case .authentication? = failures.first?.error else {
+        Issue.record("\(error)")
+        return
+      }
+    }
+  }
+
   @Test("20,000 requests at once over one connection are answered, each its own question")
   func many() throws {
     let table = try table("many", "k int PRIMARY KEY, v int")
-    var settings = SessionSettings(contactPoints: [contactPoints[0]])
+    var settings = session.settings
+    settings.contactPoints = [contactPoints[0]]
     settings.inFlightMax = 20_000
     let session = try Session.connect(settings)
     defer { session.close() }
