@@ -79,7 +79,7 @@ public final class Consumer: @unchecked Sendable {
 
   /// The topic is another one, whose records nobody wants: a client takes the place of the one that knew both, and is
   /// told of no topic. Up to librdkafka 2.9 the entry of the old id is freed but stays in an index of its metadata, and
-  /// every later look at it reads freed memory (its issue 4778).
+  /// every later look at it reads freed memory (librdkafka 4778).
   private func letGo() {
     guard !hasLetGo, let fresh = try? Link(settings, context) else { return }
     hasLetGo = true

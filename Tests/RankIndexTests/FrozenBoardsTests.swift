@@ -117,7 +117,7 @@ private func expectSameNumbers(_ a: ShardBoards, _ b: ShardBoards, _ pool: KeyPo
 @Suite("FrozenBoards") struct FrozenBoardsTests {
   @Test(
     "an image taken while events go on is what the boards were, and restores to boards that go on alike",
-    arguments: Seed.some(12), modes)
+    arguments: Seed.some(4), modes)
   func imageRestores(seed: Seed, mode: StepsMode) throws {
     var random = seed.random
     let pool = KeyPool.mixed(Int.random(in: 1...60, using: &random), using: &random)

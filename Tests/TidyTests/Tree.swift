@@ -8,13 +8,62 @@ struct TreeFile: Sendable, CustomTestStringConvertible {
   /// Path below the package's folder, `/` between its parts.
   let path: String
   let text: String
+  /// `text` with comments and string literals blanked, line by line the same; as it stands if it is not Swift.
+  let code: String
+
+  init(path: String, text: String) {
+    self.path = path
+    self.text = text
+    code = path.hasSuffix(".swift") ? SwiftText.code(of: text) : text
+  }
 
   var testDescription: String { path }
   var isSwift: Bool { path.hasSuffix(".swift") }
   var lines: [Substring] { text.split(separator: "\n", omittingEmptySubsequences: false) }
-  /// `text` with comments and string literals blanked, line by line the same.
-  var codeLines: [Substring] {
-    SwiftText.code(of: text).split(separator: "\n", omittingEmptySubsequences: false)
+  var codeLines: [Substring] { code.split(separator: "\n", omittingEmptySubsequences: false) }
+}
+
+/// A regular expression that is looked for line by line. The C library's, as Swift's own takes a minute for the tree.
+struct LineExpression: ~Copyable {
+  struct Malformed: Error { let pattern: String }
+
+  private var compiled = regex_t()
+
+  init(_ pattern: String, ignoresCase: Bool) throws {
+    guard regcomp(&compiled, pattern, REG_EXTENDED | REG_NEWLINE | (ignoresCase ? REG_ICASE : 0)) == 0 else {
+      throw Malformed(pattern: pattern)
+    }
+  }
+
+  deinit {
+    var compiled = compiled
+    regfree(&compiled)
+  }
+
+  /// - Returns: numbers of the lines that hold a match, from 1.
+  func lines(in text: String) -> [Int] {
+    text.withCString { start in
+      var found: [Int] = []
+      var number = 1
+      var line = start
+      var match = regmatch_t()
+      let newline = CChar(10)
+      return withUnsafePointer(to: compiled) { compiled in
+        while regexec(compiled, line, 1, &match, 0) == 0 {
+          var place = 0
+          while place < Int(match.rm_so) {
+            if line[place] == newline { number += 1 }
+            place += 1
+          }
+          found.append(number)
+          while line[place] != 0, line[place] != newline { place += 1 }
+          if line[place] == 0 { return found }
+          line += place + 1
+          number += 1
+        }
+        return found
+      }
+    }
   }
 }
 
