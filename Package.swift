@@ -50,7 +50,7 @@ let package = Package(
     // 2
     module("RankIndex", ["CPrefetch", "StepModel"]),
     module("SegmentLog", ["Bytes", "CLZ4", "Posix", "StepModel"]),
-    module("KafkaSource", ["CRdKafka"]),
+    module("KafkaSource", ["CRdKafka", "Posix"]),
     module("QueryProtocol", ["Bytes", "StepModel"]),
     module("CQL", ["Bytes", "CLZ4", "Posix", "Transport"]),
     // 3
@@ -105,7 +105,7 @@ let package = Package(
     tests(
       "SegmentLogTests",
       ["Bytes", "FuzzBodies", "Posix", "RankIndex", "SegmentLog", "StepModel", "TestSupport"]),
-    tests("KafkaSourceTests", ["KafkaSource"]),
+    tests("KafkaSourceTests", ["KafkaSource", "Posix"]),
     tests("CQLTests", ["Bytes", "CQL", "Posix", "TestSupport", "Transport"]),
     tests("QueryProtocolTests", ["Bytes", "QueryProtocol", "StepModel", "TestSupport"]),
     tests(

@@ -8,6 +8,8 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 extern int accept4(int descriptor, struct sockaddr *address, socklen_t *length, int flags);
 extern int ppoll(struct pollfd *ready, nfds_t count, const struct timespec *longest, const sigset_t *mask);
@@ -30,4 +32,18 @@ static const int rms_sock_stream_plain = SOCK_STREAM;
 // `prctl` takes any number of arguments, which Swift cannot call.
 static inline int rms_set_timer_slack(unsigned long nanoseconds) {
   return prctl(PR_SET_TIMERSLACK, nanoseconds, 0UL, 0UL, 0UL);
+}
+
+// `sched_setattr` is newer than some C libraries; its first version of the structure serves every kernel.
+struct rms_sched_attributes {
+  uint32_t size, policy;
+  uint64_t flags;
+  int32_t nice;
+  uint32_t priority;
+  uint64_t slice_nanoseconds, deadline, period;
+};
+static const uint32_t rms_sched_other = 0;
+static const uint32_t rms_sched_batch = 3;
+static inline int rms_sched_set(const struct rms_sched_attributes *attributes) {
+  return (int)syscall(SYS_sched_setattr, 0, attributes, 0U);
 }

@@ -1,7 +1,8 @@
-// librdkafka's callbacks of a consumer. All of them run inside `poll` (or `close`), on its thread: they act on the
-// assignment, note what happened, and return.
+// librdkafka's callbacks of a consumer. All but one run inside `poll` (or `close`), on its thread: they act on the
+// assignment, note what happened, and return. The other one runs first on each thread of librdkafka.
 import CRdKafka
 import Glibc
+import Posix
 
 /// What the callbacks may touch: the consumer's state, and the actions it asks for meanwhile.
 final class ConsumerContext {
@@ -28,6 +29,17 @@ enum ConsumerCallbacks {
   /// Registers all of them.
   static func install(_ configuration: borrowing Configuration) {
     configuration.withRaw { raw in
+      // librdkafka's threads fetch ahead of what is applied: they may be the last to run.
+      rd_kafka_conf_interceptor_add_on_new(
+        raw, "priority",
+        { client, _, _, _, _ in
+          rd_kafka_interceptor_add_on_thread_start(
+            client, "priority",
+            { _, _, _, _ in
+              ThreadPriority.supplying.take()
+              return RD_KAFKA_RESP_ERR_NO_ERROR
+            }, nil)
+        }, nil)
       rd_kafka_conf_set_rebalance_cb(raw) { client, code, list, opaque in
         guard let client, let list, let context = ConsumerContext.of(opaque) else { return }
         ConsumerCallbacks.rebalance(client, code, list, context)

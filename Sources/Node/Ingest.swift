@@ -92,7 +92,11 @@ final class Ingest: @unchecked Sendable {
 
   /// Starts polling.
   func start() throws(SystemError) {
-    thread = try Thread("kafka") { [self] in run() }
+    thread = try Thread("kafka") { [self] in
+      // Not lower: the threads of shards begin with the priority of this one, which starts them.
+      ThreadPriority.applying.take()
+      run()
+    }
   }
 
   /// Ends reading, then the shards once all they were given is durable, commits that, leaves the group and ends the
@@ -125,7 +129,11 @@ final class Ingest: @unchecked Sendable {
     while !stopping.load(ordering: .acquiring) {
       events.removeAll(keepingCapacity: true)
       consumer.poll(timeoutMs: 100, into: &events)
-      for event in events { take(event) }
+      for event in events {
+        take(event)
+        // Between batches, not at the end of a slice of milliseconds, goes on whoever waits for the core.
+        Thread.yield()
+      }
       readRestored()
       holdBack()
       passGaps()

@@ -127,6 +127,7 @@ final class Shard: @unchecked Sendable {
   /// Starts the shard's thread: it restores what is on the disk, then does the work it is given.
   func start() throws(SystemError) {
     thread = try Thread("shard-\(partition)") { [self] in
+      ThreadPriority.applying.take()
       restore()
       var taken: [ShardWork] = []
       while queue.take(into: &taken) {
@@ -327,6 +328,9 @@ final class Shard: @unchecked Sendable {
       numbers.newest = records[range.count - 1].timestampMs
       numbers.atEnd = false
     }
+    // Here nobody waits for us. If others want the core, better now than inside the next turn, where readers would wait
+    // until the scheduler lets us go on; and who was let in by this turn's end runs at once.
+    Thread.yield()
     if full {
       return fail("the shard has as many users as it can hold (2^27); give the topic more partitions")
     }

@@ -96,7 +96,11 @@ public final class Server: Sendable {
       for loop in workerLoops { loop.front = front }
       var started: [Thread] = []
       for (index, loop) in workerLoops.enumerated() {
-        started.append(try Thread("rms-query-\(index)") { loop.run() })
+        started.append(
+          try Thread("rms-query-\(index)") {
+            ThreadPriority.answering.take()
+            loop.run()
+          })
       }
       started.append(try Thread("rms-front") { frontLoop.run() })
       threads = Mutex(started)

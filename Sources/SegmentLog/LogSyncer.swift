@@ -42,7 +42,10 @@ public final class LogSyncer: @unchecked Sendable {
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
     pthread_cond_init(changed, &attributes)
     pthread_condattr_destroy(&attributes)
-    thread = try Thread("log-sync") { [unowned self] in run() }
+    thread = try Thread("log-sync") { [unowned self] in
+      ThreadPriority.supplying.take()
+      run()
+    }
   }
 
   deinit {

@@ -1,4 +1,6 @@
+import Glibc
 import KafkaSource
+import Posix
 import Testing
 
 /// End to end against brokers inside the process.
@@ -300,6 +302,27 @@ import Testing
     try #require(Self.poll(consumer, &seen) { $0.ends[0] == 0 })
     #expect(consumer.sourceError == nil)
     #expect(seen.events.contains(.sourceCleared))
+    #expect(Self.close(consumer, &seen))
+  }
+
+  @Test("threads that librdkafka starts for a consumer yield to the process's others")
+  func threadsYield() throws {
+    let brokers = try MockBrokers()
+    let consumer = try Consumer(
+      ConsumerSettings(bootstrapServers: brokers.bootstrapServers, topic: "steps", groupID: "g"))
+    // Field 2 of a thread's `stat` is its name in parentheses, 19 its nice value.
+    func nice(_ thread: String) -> (name: Substring, nice: Int)? {
+      guard let bytes = try? Files().read(whole: "/proc/self/task/\(thread)/stat") else { return nil }
+      let parts = String(decoding: bytes, as: UTF8.self).split { $0 == "(" || $0 == ")" }
+      guard parts.count == 3, let nice = Int(parts[2].split(separator: " ")[16]) else { return nil }
+      return (parts[1], nice)
+    }
+    let own = nice("\(getpid())")?.nice ?? 0
+    let threads = try Files().names(in: "/proc/self/task").compactMap { nice($0) }
+    for name in ["rdk:main", "rdk:broker-1"] {
+      #expect(threads.contains { $0.name == name && $0.nice == min(own + 10, 19) }, "\(name) of \(threads)")
+    }
+    var seen = Seen()
     #expect(Self.close(consumer, &seen))
   }
 

@@ -77,6 +77,26 @@ import Testing
     #expect((DescriptorLimit.open() ?? 0) >= 3)
   }
 
+  @Test("a thread takes its priority, counted from the process's own, as often as it is told")
+  func priorities() throws {
+    let which = __priority_which_t(PRIO_PROCESS.rawValue)
+    let own = getpriority(which, id_t(getpid()))
+    let expected: [(ThreadPriority, policy: Int32, nice: Int32)] = [
+      (.answering, SCHED_OTHER, own), (.applying, 3, own), (.supplying, 3, min(own + 10, 19)),
+    ]
+    for (priority, policy, nice) in expected {
+      let seen = Mutex<[Int32]>([])
+      let thread = try Thread("priority") {
+        for _ in 0..<2 {
+          let isTaken = priority.take()
+          seen.withLock { $0 += [isTaken ? 1 : 0, sched_getscheduler(0), getpriority(which, 0)] }
+        }
+      }
+      thread.join()
+      #expect(seen.withLock { $0 } == [1, policy, nice, 1, policy, nice], "\(priority)")
+    }
+  }
+
   @Test("a thread runs under its name and can be joined")
   func threads() throws {
     let name = Mutex("")
