@@ -9,12 +9,12 @@ enum Work: Sendable {
   case prepare(String)
   case statement(Statement)
   case batch(Batch)
-  /// A query for the node that tells about the cluster.
-  case control(String)
+  /// A query for this node alone; nil means the one that tells about the cluster.
+  case node(HostID?, String)
 
   var byteCount: Int {
     switch self {
-    case .prepare(let text), .control(let text): text.utf8.count
+    case .prepare(let text), .node(_, let text): text.utf8.count
     case .statement(let statement):
       if case .text(let text) = statement.kind { text.utf8.count } else { statement.values.bytes.count + 64 }
     case .batch(let batch): batch.byteCount
@@ -26,7 +26,8 @@ enum Work: Sendable {
 enum Outcome: Sendable {
   case page(Page)
   case prepared(PreparedStatement)
-  case schemaChange(SchemaChange, Page)
+  /// With the node that did it.
+  case schemaChange(HostID?, Page)
 
   var page: Page {
     switch self {

@@ -180,6 +180,11 @@ public final class Session: Sendable {
   /// - Returns: whether they agree.
   /// - Throws: what `execute` throws.
   public func waitForSchema(_ timeout: Duration = .seconds(10)) throws(CQLError) -> Bool {
+    try waitForSchema(timeout, asking: nil)
+  }
+
+  /// The node that made a change is the one to ask: others may not have heard of it, and agree on what was before.
+  private func waitForSchema(_ timeout: Duration, asking node: HostID?) throws(CQLError) -> Bool {
     let pause = Pause()
     let until = Clock.system.now + timeout
     while true {
@@ -188,7 +193,7 @@ public final class Session: Sendable {
         "SELECT schema_version FROM system.local WHERE key = 'local'",
         "SELECT schema_version, rpc_address FROM system.peers",
       ] {
-        for row in try waitFor(.control(text)) {
+        for row in try waitFor(.node(node, text)) {
           if let version = (try? row.optional("schema_version", as: CQLUUID.self)) ?? nil {
             versions.insert(version)
           }
@@ -219,7 +224,8 @@ public final class Session: Sendable {
     let reply = Reply<Outcome>()
     try submit(work) { reply.fulfil($0) }
     let outcome = try reply.wait()
-    if case .schemaChange = outcome { _ = try waitForSchema() }
+    // The change is made by then, whatever becomes of asking.
+    if case .schemaChange(let node, _) = outcome { _ = try? waitForSchema(.seconds(10), asking: node) }
     return outcome.page
   }
 

@@ -25,10 +25,9 @@ extension SessionLoop {
 
   /// Nodes in order of preference: replicas first, the less busy of the first two before the other; then the others.
   private func plan(_ work: Work) -> [HostID] {
-    if case .control = work {
-      return pool.nodes.first { pool.link($0.hostID) == pool.control && pool.control != nil }.map {
-        [$0.hostID]
-      } ?? []
+    if case .node(let asked, _) = work {
+      let control = pool.nodes.first { pool.control != nil && pool.link($0.hostID) == pool.control }
+      return [asked ?? control?.hostID].compactMap { $0 }
     }
     let usable = pool.usable
     guard usable.count > 1 else { return usable }
@@ -160,7 +159,8 @@ extension SessionLoop {
         outcome = .prepared(PreparedStatement(text: text, prepared))
       case (.prepared, _), (_, .prepare): throw .malformed("a result of another kind than was asked for")
       case (.void, _), (.setKeyspace, _): outcome = .page(Page(warnings: warnings))
-      case (.schemaChange(let change), _): outcome = .schemaChange(change, Page(warnings: warnings))
+      case (.schemaChange, _):
+        outcome = .schemaChange(running[tag]?.execution.node, Page(warnings: warnings))
       case (.rows(let rows), _): outcome = .page(try page(rows, work, warnings))
       }
     } catch {
@@ -236,7 +236,7 @@ extension SessionLoop {
 extension Work {
   var isIdempotent: Bool {
     switch self {
-    case .prepare, .control: true
+    case .prepare, .node: true
     case .statement(let statement): statement.isIdempotent
     case .batch(let batch): batch.isIdempotent
     }
@@ -245,7 +245,7 @@ extension Work {
   /// Conditional statements meet the fewest others where all clients ask the same replica first.
   var keepsReplicaOrder: Bool {
     switch self {
-    case .prepare, .control: false
+    case .prepare, .node: false
     case .statement(let statement): statement.serialConsistency != nil
     case .batch(let batch): batch.serialConsistency != nil
     }
@@ -254,7 +254,7 @@ extension Work {
   var route: (token: Int64, keyspace: String)? {
     let statement: Statement?
     switch self {
-    case .prepare, .control: statement = nil
+    case .prepare, .node: statement = nil
     case .statement(let one): statement = one
     case .batch(let batch): statement = batch.statements.first
     }
@@ -267,7 +267,7 @@ extension Work {
       if case .prepared(let prepared) = statement.kind { prepared } else { nil }
     }
     return switch self {
-    case .prepare, .control: []
+    case .prepare, .node: []
     case .statement(let statement): [prepared(statement)].compactMap { $0 }
     case .batch(let batch): batch.statements.compactMap(prepared)
     }
@@ -276,7 +276,7 @@ extension Work {
   /// Prepared statements that a node may have forgotten, each once.
   var forgotten: [ForgottenStatement] {
     switch self {
-    case .prepare, .control: return []
+    case .prepare, .node: return []
     case .statement(let statement): return statement.forgotten.map { [$0] } ?? []
     case .batch(let batch):
       var found: [ForgottenStatement] = []
@@ -290,7 +290,7 @@ extension Work {
   func request(_ settings: SessionSettings) -> Request {
     switch self {
     case .prepare(let text): return .prepare(text)
-    case .control(let text):
+    case .node(_, let text):
       var parameters = QueryParameters()
       parameters.consistency = .one
       return .query(text, parameters)

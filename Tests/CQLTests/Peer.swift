@@ -477,7 +477,7 @@ extension Peer {
     let columns = [
       column("host_id", .uuid), column(isV2 ? "native_address" : "rpc_address", .inet),
       column("data_center", .text), column("rack", .text), column("tokens", .set(.text)),
-      column("native_port", .int),
+      column("native_port", .int), column("schema_version", .uuid),
     ]
     return .rows(
       ServedRows(
@@ -486,6 +486,7 @@ extension Peer {
           [
             .uuid(node.hostID), .inet([127, 0, 0, 1]), .text(node.datacenter), .text("r1"),
             .set(node.tokens.map { .text("\($0)") }), .int(Int32(node.address.port)),
+            .uuid(CQLUUID(high: 1, low: 1)),
           ]
         }))
   }

@@ -421,6 +421,28 @@ import Testing
     #expect(Self.eventually { peers[1].open == 0 })
   }
 
+  @Test(
+    "after a change of the schema the node that made it is asked whether all agree, not one that may not know yet"
+  )
+  func schemaAgreement() throws {
+    let peers = try Self.cluster(3)
+    defer { for peer in peers { peer.stop() } }
+    let session = try Session.connect(Self.settings(peers))
+    defer { session.close() }
+    #expect(Self.eventually { session.nodes().filter(\.isConnected).count == 3 })
+    let change = SchemaChange(change: "CREATED", target: "TABLE", keyspace: "k", name: "t", argumentTypes: [])
+    @Sendable func text(_ request: Request) -> String {
+      if case .query(let text, _) = request { text } else { "" }
+    }
+    for peer in peers { peer.when(.max, { text($0.request) == "CREATE" }, .answer(.schemaChange(change))) }
+    for _ in 0..<6 { try session.execute(Statement("CREATE")) }
+    for peer in peers {
+      let texts = peer.heardAll.map(text)
+      #expect(texts.filter { $0 == "CREATE" }.count == 2)
+      #expect(texts.filter { $0.contains("schema_version") }.count == 4)
+    }
+  }
+
   @Test("a server without peers_v2 is asked for peers")
   func oldPeers() throws {
     let peer = try Peer(Peer.Settings(hasPeersV2: false))
