@@ -57,6 +57,13 @@ public final class NodeService: Sendable {
     failed = Mutex(nil)
     let face = NodeFace(facts)
     self.face = face
+    let consumer = ConsumerSettings(
+      bootstrapServers: settings.kafkaBootstrapServers, topic: settings.kafkaTopic,
+      groupID: settings.kafkaGroupID, instanceID: settings.groupInstanceID,
+      properties: settings.kafkaOther.sorted { $0.key < $1.key }.map { ($0.key, $0.value) },
+      addsIncrements: cluster.stepsMode == .increment,
+      heldBackMsMax: settings.kafkaHeldBackMax.components.seconds * 1000)
+    shards = try NodeShards(facts, consumer, observer: observer, files: files)
     http = try NodeService.listenHTTP(settings.httpListen, face)
     diagnostics.log(.info, "probes and metrics are served", [.address: "\(http.address)"])
     var limits = ServerLimits()
@@ -85,14 +92,6 @@ public final class NodeService: Sendable {
         folder, state: facts.disk, floor: settings.dataFreeMin, files: files, diagnostics: diagnostics
       ) { [weak observer] in observer?.fail(.folder(.gone(path: folder.path))) }
     } catch { throw .system(error) }
-    let consumer = ConsumerSettings(
-      bootstrapServers: settings.kafkaBootstrapServers, topic: settings.kafkaTopic,
-      groupID: settings.kafkaGroupID, instanceID: settings.groupInstanceID,
-      clientID: "\(settings.nodeID)@\(server.address)",
-      properties: settings.kafkaOther.sorted { $0.key < $1.key }.map { ($0.key, $0.value) },
-      addsIncrements: cluster.stepsMode == .increment,
-      heldBackMsMax: settings.kafkaHeldBackMax.components.seconds * 1000)
-    shards = try NodeShards(facts, consumer, observer: observer, files: files)
     observer.onFailure = { [weak self] error in self?.failed.withLock { $0 = $0 ?? error } }
     observer.onMove = { [weak server] in server?.watermarksMoved() }
   }
@@ -102,7 +101,7 @@ public final class NodeService: Sendable {
   /// - Throws: `system` if the kernel has no thread to give.
   public func start() throws(NodeError) {
     try NodeError.catching { () throws(SystemError) in try disk.start() }
-    try shards.start()
+    try shards.start(clientID: "\(facts.settings.nodeID)@\(server.address)")
     facts.diagnostics.log(
       .info, "node started",
       [.node: facts.settings.nodeID, .address: "\(server.address)", .topic: facts.settings.kafkaTopic])

@@ -21,6 +21,8 @@ final class NodeShards: Sendable {
 
   private struct State: ~Copyable {
     var ingest: Ingest?
+    /// Name in requests and broker logs.
+    var clientID = ""
     /// Whether the topic is being adopted; the thread that does it.
     var adoption: Thread?
     var isStopping = false
@@ -50,15 +52,21 @@ final class NodeShards: Sendable {
         onFailure: { [weak observer] in observer?.fail($0) })
       keeper = try Keeper(facts.shards, world, settings: facts.settings, clock: facts.clock)
     } catch { throw .system(error) }
+    // Nobody who asks before they are restored is answered as if they were empty.
+    let last = try onDisk().map(\.partition).max() ?? -1
+    facts.shards.change { $0.partitions = last + 1 }
   }
 
   /// A node that was never started has a thread to end all the same.
   deinit { world.syncer.stop() }
 
   /// Restores what the data folder holds, and reads Kafka from there.
-  func start() throws(NodeError) {
+  ///
+  /// - Parameter clientID: name in requests and broker logs.
+  func start(clientID: String) throws(NodeError) {
     // Before any shard's thread is there to call it.
     observer.onRestored = { [weak self] in self?.state.withLock { $0.ingest?.wake() } }
+    state.withLock { $0.clientID = clientID }
     let ingest = try makeIngest()
     try NodeError.catching { () throws(SystemError) in
       try keeper.start()
@@ -83,14 +91,9 @@ final class NodeShards: Sendable {
 
   /// Shards of the data folder, started; and the consumer that will feed them.
   private func makeIngest() throws(NodeError) -> Ingest {
-    var found: [LogIdentity] = []
-    do throws(LogError) {
-      found = try ShardStore.found(
-        in: world, topic: consumer.topic, fingerprint: facts.cluster.fingerprintNumber)
-    } catch { throw .log(error) }
-    let identities = found
+    let found = try onDisk()
     let restored = try NodeError.catching { () throws(SystemError) in
-      try identities.map { (identity) throws(SystemError) in try makeShard(identity) }
+      try found.map { (identity) throws(SystemError) in try makeShard(identity) }
     }
     facts.shards.change { source in
       source.restoring = restored
@@ -98,6 +101,7 @@ final class NodeShards: Sendable {
     }
     try NodeError.catching { () throws(SystemError) in for shard in restored { try shard.start() } }
     var settings = consumer
+    settings.clientID = state.withLock { $0.clientID }
     settings.topicID = found.first.map { TopicID(high: $0.topicID.high, low: $0.topicID.low) }
     if settings.topicID?.isZero ?? false { settings.topicID = nil }
     do throws(KafkaError) {
@@ -111,6 +115,14 @@ final class NodeShards: Sendable {
               partition: partition, fingerprint: facts.cluster.fingerprintNumber))
         }, onFatal: { [weak observer] in observer?.fail(.kafka($0)) })
     } catch { throw .kafka(error) }
+  }
+
+  /// Shards that the data folder holds.
+  private func onDisk() throws(NodeError) -> [LogIdentity] {
+    do throws(LogError) {
+      return try ShardStore.found(
+        in: world, topic: consumer.topic, fingerprint: facts.cluster.fingerprintNumber)
+    } catch { throw .log(error) }
   }
 
   private func makeShard(_ identity: LogIdentity) throws(SystemError) -> Shard {

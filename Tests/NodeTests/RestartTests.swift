@@ -71,7 +71,9 @@ import Testing
     }
   }
 
-  @Test("while the brokers are away a node that starts again answers from its disk")
+  @Test(
+    "while the brokers are away a node that starts again answers from its disk, and says before what is missing"
+  )
   func brokersAway() throws {
     let world = try NodeWorld(partitions: 2)
     try world.report("ada", 10, 0)
@@ -81,10 +83,12 @@ import Testing
     var settings = world.settings
     settings.kafkaBootstrapServers = "127.0.0.1:1"
     let node = try NodeService(settings, diagnostics: NodeWorld.quiet)
-    try node.start()
     defer { node.stop() }
     let client = try NodeWorld.connect(node)
     var top = try client.top(NodeWorld.day, limit: 10)
+    #expect(top.rows.isEmpty && top.context.missing == [0, 1])
+    try node.start()
+    top = try client.top(NodeWorld.day, limit: 10)
     let end = Clock.system.now + .seconds(20)
     while !top.context.missing.isEmpty || top.rows.isEmpty, Clock.system.now < end {
       top = try client.top(NodeWorld.day, limit: 10)
