@@ -63,6 +63,7 @@ final class NodeShards: Sendable {
   /// Restores what the data folder holds, and reads Kafka from there.
   ///
   /// - Parameter clientID: name in requests and broker logs.
+  /// - Throws: `kafka`, `log`, `system`.
   func start(clientID: String) throws(NodeError) {
     // Before any shard's thread is there to call it.
     observer.onRestored = { [weak self] in self?.state.withLock { $0.ingest?.wake() } }
