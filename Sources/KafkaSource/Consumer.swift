@@ -161,8 +161,8 @@ public final class Consumer: @unchecked Sendable {
   }
 
   /// A named member that is closed stays in the group until its session times out (KIP-345), and no administrator's
-  /// call of librdkafka removes it; but one that ends its subscription leaves: it has no id any more as soon as the broker is asked to let it go, and
-  /// closing waits for the answer.
+  /// call of librdkafka removes it; but one that ends its subscription leaves: it has no id any more as soon as the
+  /// broker is asked to let it go, and closing waits for the answer.
   private func leave(until endNs: UInt64) {
     guard rd_kafka_fatal_error(client.raw, nil, 0) == RD_KAFKA_RESP_ERR_NO_ERROR,
       rd_kafka_unsubscribe(client.raw) == RD_KAFKA_RESP_ERR_NO_ERROR
