@@ -183,12 +183,14 @@ struct RealKafkaTests {
     #expect(old != new)
     let error = KafkaError.topicRecreated(topic: name, old: old, new: new)
     #expect(seen.events.contains(.partitionError(partition: 0, error)))
+    let heard = reader.endsHeard
     var polls = 0
     let isWatched = MockBrokerTests.poll(reader, &seen) { _ in
       polls += 1
       return polls > 20
     }
     try #require(isWatched)
+    #expect(reader.endsHeard == heard, "a client that knows both ids was asked once more")
     #expect((seen.records[0] ?? []).allSatisfy { $0.payload?.hasPrefix("new") == false })
     #expect((seen.records[0] ?? []).count == before)
     // The client itself says so as well, in order with the records.
