@@ -52,9 +52,7 @@ final class NodeShards: Sendable {
         onFailure: { [weak observer] in observer?.fail($0) })
       keeper = try Keeper(facts.shards, world, settings: facts.settings, clock: facts.clock)
     } catch { throw .system(error) }
-    // Nobody who asks before they are restored is answered as if they were empty.
-    let last = try onDisk().map(\.partition).max() ?? -1
-    facts.shards.change { $0.partitions = last + 1 }
+    try findShards()
   }
 
   /// A node that was never started has a thread to end all the same.
@@ -90,20 +88,33 @@ final class NodeShards: Sendable {
     world.syncer.stop()
   }
 
-  /// Shards of the data folder, started; and the consumer that will feed them.
-  private func makeIngest() throws(NodeError) -> Ingest {
-    let found = try onDisk()
-    let restored = try NodeError.catching { () throws(SystemError) in
-      try found.map { (identity) throws(SystemError) in try makeShard(identity) }
+  /// Makes the shards that the data folder holds. Nothing of them is restored yet, and whoever asks is told so.
+  private func findShards() throws(NodeError) {
+    var found: [LogIdentity] = []
+    do throws(LogError) {
+      found = try ShardStore.found(
+        in: world, topic: consumer.topic, fingerprint: facts.cluster.fingerprintNumber)
+    } catch { throw .log(error) }
+    let identities = found
+    let shards = try NodeError.catching { () throws(SystemError) in
+      try identities.map { (identity) throws(SystemError) in try makeShard(identity) }
     }
     facts.shards.change { source in
-      source.restoring = restored
-      source.partitions = max(source.partitions, (restored.map(\.partition).max() ?? -1) + 1)
+      source.restoring = shards
+      source.partitions = (shards.map(\.partition).max() ?? -1) + 1
     }
+  }
+
+  /// Starts the shards that were found, and makes the consumer that will feed them.
+  private func makeIngest() throws(NodeError) -> Ingest {
+    let restored = facts.shards.now.restoring
     try NodeError.catching { () throws(SystemError) in for shard in restored { try shard.start() } }
     var settings = consumer
     settings.clientID = state.withLock { $0.clientID }
-    settings.topicID = found.first.map { TopicID(high: $0.topicID.high, low: $0.topicID.low) }
+    settings.topicID = restored.first.map {
+      let id = $0.store.identity.topicID
+      return TopicID(high: id.high, low: id.low)
+    }
     if settings.topicID?.isZero ?? false { settings.topicID = nil }
     do throws(KafkaError) {
       return try Ingest(
@@ -116,14 +127,6 @@ final class NodeShards: Sendable {
               partition: partition, fingerprint: facts.cluster.fingerprintNumber))
         }, onFatal: { [weak observer] in observer?.fail(.kafka($0)) })
     } catch { throw .kafka(error) }
-  }
-
-  /// Shards that the data folder holds.
-  private func onDisk() throws(NodeError) -> [LogIdentity] {
-    do throws(LogError) {
-      return try ShardStore.found(
-        in: world, topic: consumer.topic, fingerprint: facts.cluster.fingerprintNumber)
-    } catch { throw .log(error) }
   }
 
   private func makeShard(_ identity: LogIdentity) throws(SystemError) -> Shard {
@@ -214,6 +217,7 @@ extension NodeShards: NodeAdmin {
       facts.diagnostics.log(
         .warning, "shards were set aside by an administrator; the topic is read anew",
         [.path: moved.joined(separator: " ")])
+      try findShards()
       let ingest = try makeIngest()
       try NodeError.catching { () throws(SystemError) in try ingest.start() }
       let stops = state.withLock { state -> Bool in
