@@ -37,6 +37,24 @@ import Testing
     return true
   }
 
+  /// Waits until so many nodes are connected.
+  static func isConnected(_ session: Session, to count: Int) -> Bool {
+    eventually { session.nodes().filter(\.isConnected).count == count }
+  }
+
+  /// A cluster, and a session with all of it.
+  static func connected(to count: Int) throws -> (peers: [Peer], session: Session) {
+    let peers = try cluster(UInt64(count))
+    let session = try Session.connect(settings(peers))
+    #expect(isConnected(session, to: count))
+    return (peers, session)
+  }
+
+  static func end(_ peers: [Peer], _ session: Session) {
+    session.close()
+    for peer in peers { peer.stop() }
+  }
+
   static func failure(_ body: () throws(CQLError) -> Void) -> CQLError.Failure? {
     do throws(CQLError) { try body() } catch {
       if case .failed(let failure) = error { return failure }
@@ -302,11 +320,8 @@ import Testing
 
   @Test("each error is tried again as often and as far as its kind allows")
   func retries() throws {
-    let peers = try Self.cluster(3)
-    defer { for peer in peers { peer.stop() } }
-    let session = try Session.connect(Self.settings(peers))
-    defer { session.close() }
-    #expect(Self.eventually { session.nodes().filter(\.isConnected).count == 3 })
+    let (peers, session) = try Self.connected(to: 3)
+    defer { Self.end(peers, session) }
     let insert = try session.prepare("INSERT INTO k.t (key) VALUES (?)")
     for peer in peers { #expect(try Self.prepareOn(peer, session, insert)) }
     let timeout = ServerError.Kind.writeTimeout(.one, received: 0, required: 1, .simple, contentions: nil)
@@ -350,11 +365,8 @@ import Testing
 
   @Test("requests go to replicas of their key, shared among them")
   func routing() throws {
-    let peers = try Self.cluster(3)
-    defer { for peer in peers { peer.stop() } }
-    let session = try Session.connect(Self.settings(peers))
-    defer { session.close() }
-    #expect(Self.eventually { session.nodes().filter(\.isConnected).count == 3 })
+    let (peers, session) = try Self.connected(to: 3)
+    defer { Self.end(peers, session) }
     let insert = try session.prepare("INSERT INTO k.t (key) VALUES (?)")
     let ring = TokenRing(
       peers.enumerated().map { index, peer in
@@ -376,11 +388,8 @@ import Testing
 
   @Test("a node that ends its connections is gone round without a failed idempotent request, and comes back")
   func lostNode() throws {
-    let peers = try Self.cluster(3)
-    defer { for peer in peers { peer.stop() } }
-    let session = try Session.connect(Self.settings(peers))
-    defer { session.close() }
-    #expect(Self.eventually { session.nodes().filter(\.isConnected).count == 3 })
+    let (peers, session) = try Self.connected(to: 3)
+    defer { Self.end(peers, session) }
     let insert = try session.prepare("INSERT INTO k.t (key) VALUES (?)")
     // The control link's node among them.
     for peer in peers {
@@ -392,7 +401,7 @@ import Testing
         pipeline.execute(statement)
       }
       #expect(pipeline.wait() == [])
-      #expect(Self.eventually { session.nodes().filter(\.isConnected).count == 3 })
+      #expect(Self.isConnected(session, to: 3))
     }
   }
 
@@ -403,7 +412,7 @@ import Testing
     defer { for peer in peers + [third] { peer.stop() } }
     let session = try Session.connect(Self.settings([peers[0]]))
     defer { session.close() }
-    #expect(Self.eventually { session.nodes().filter(\.isConnected).count == 2 })
+    #expect(Self.isConnected(session, to: 2))
     let nodes = (peers + [third]).map {
       Peer.Node(hostID: $0.hostID, address: $0.address, datacenter: "dc1", tokens: [Int64($0.hostID.low)])
     }
@@ -413,7 +422,7 @@ import Testing
       peers[0].send(.other("GRACEFUL_DISCONNECT"))
       peers[0].send(.topology(change: "NEW_NODE", address: [127, 0, 0, 1], port: Int(third.address.port)))
     }
-    #expect(Self.eventually { session.nodes().filter(\.isConnected).count == 3 })
+    #expect(Self.isConnected(session, to: 3))
     for peer in peers + [third] { peer.tell([nodes[0], nodes[2]]) }
     peers[0].send(.topology(change: "REMOVED_NODE", address: [127, 0, 0, 1], port: 1))
     #expect(
@@ -425,11 +434,8 @@ import Testing
     "after a change of the schema the node that made it is asked whether all agree, not one that may not know yet"
   )
   func schemaAgreement() throws {
-    let peers = try Self.cluster(3)
-    defer { for peer in peers { peer.stop() } }
-    let session = try Session.connect(Self.settings(peers))
-    defer { session.close() }
-    #expect(Self.eventually { session.nodes().filter(\.isConnected).count == 3 })
+    let (peers, session) = try Self.connected(to: 3)
+    defer { Self.end(peers, session) }
     let change = SchemaChange(change: "CREATED", target: "TABLE", keyspace: "k", name: "t", argumentTypes: [])
     @Sendable func text(_ request: Request) -> String {
       if case .query(let text, _) = request { text } else { "" }
